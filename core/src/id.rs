@@ -1,0 +1,71 @@
+//! Identifiers as types, so that a user is never passed where a device is meant.
+//!
+//! All are 16 bytes, random (UUID version 4) when we make them, any 16 bytes when somebody else did.
+//! Making one needs randomness, which this crate does not have: callers bring the bytes.
+
+use std::fmt;
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; 16]);
+
+        impl $name {
+            /// Wraps the 16 bytes as they stand in a document.
+            #[must_use]
+            pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+                Self(bytes)
+            }
+
+            /// The 16 bytes as they stand in a document.
+            #[must_use]
+            pub const fn as_bytes(&self) -> &[u8; 16] {
+                &self.0
+            }
+
+            /// Reads 32 hexadecimal digits, with or without hyphens.
+            #[must_use]
+            pub fn parse(text: &str) -> Option<Self> {
+                uuid::Uuid::try_parse(text).ok().map(|id| Self(*id.as_bytes()))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({self})", stringify!($name))
+            }
+        }
+    )*};
+}
+
+ids! {
+    /// A person.
+    UserId,
+    /// One key holder of a person on one machine.
+    DeviceId,
+    /// A group of members with roles; users call it a workspace.
+    RealmId,
+    /// A versioned encrypted blob: the identity of an entry. The root folder's is its realm's.
+    VlobId,
+    /// An immutable encrypted piece of a file.
+    BlockId,
+    /// A sequester service.
+    SequesterServiceId,
+    /// An invitation, and the name of its mailbox.
+    InvitationToken,
+}
+
+impl RealmId {
+    /// The vlob that holds the root folder of this realm.
+    #[must_use]
+    pub const fn root(self) -> VlobId {
+        VlobId(self.0)
+    }
+}
