@@ -31,8 +31,10 @@ pub struct LocalEntry {
     pub change: ChangeNumber,
     /// Whether there is something in it that `base` does not have.
     pub need_sync: bool,
-    /// The folder that lists it.
+    /// The folder that lists it, or listed it.
     pub parent: VlobId,
+    /// Set when it was removed here: the name under which `parent` listed it last.
+    pub removed: Option<EntryName>,
     /// When the entry was made.
     pub created: Timestamp,
     /// When its content last changed.
@@ -65,7 +67,7 @@ pub enum LocalContent {
 /// One block slot of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SlotState {
-    /// Equal to this block of `base`.
+    /// Equal to this block, which is on the storage: one of `base`, or for a copy one of the entry it was made from.
     Synced(BlockAccess),
     /// Written here since.
     Dirty,
@@ -86,20 +88,25 @@ pub struct PendingEntry {
     pub bytes: u64,
 }
 
-/// What sync decided about an entry.
+/// What sync decided about an entry. All `seen` of a batch mean the state before the batch.
 #[derive(Clone, Debug)]
 pub enum TreeUpdate {
-    /// `base` is on the storage now; the entry becomes `local`.
+    /// The entry becomes `local`, on top of `base`. A removed entry that a folder of the same batch lists is back.
+    /// An entry that no folder lists any more is removed, as by a removal here.
     Put {
+        /// Which.
+        id: VlobId,
         /// State that was looked at; `None`: the entry was not known here.
         seen: Option<ChangeNumber>,
-        /// The remote version, verified.
-        base: Manifest,
+        /// The remote version, verified; `None`: the base stays as it is (a folder that lists something else now
+        /// because of what was merged elsewhere).
+        base: Option<Manifest>,
         /// What the entry is after the merge.
         local: Merged,
     },
     /// The content and attributes of `id` as they are here also become the new entry `copy`, listed in `parent` as
-    /// `name` (made free by the caller) and waiting for upload. Followed by a `Put` of `id` in the same batch.
+    /// `name` (made free by the caller) and waiting for upload. Followed by a `Put` of `id` in the same batch. A `Put`
+    /// of `parent` in the same batch lists the copy already.
     Fork {
         /// The entry whose content is kept.
         id: VlobId,
@@ -155,13 +162,15 @@ pub trait LocalTree: Send + Sync {
     /// How far inbound sync has read the changes of the realm; 0 at first.
     fn checkpoint(&self) -> Result<u64>;
 
-    /// Entries that wait for upload, longest waiting first, at most `limit`.
+    /// Entries that wait for upload, longest waiting first, at most `limit`. Removed ones do not wait.
     fn pending(&self, limit: usize) -> Result<Vec<PendingEntry>>;
 
     /// How many entries and bytes wait for upload.
     fn pending_total(&self) -> Result<(u64, u64)>;
 
-    /// One entry as it is now, with everything written to it so far; `None` when it is not known or was removed here.
+    /// One entry as it is now, with everything written to it so far; `None` when it is not known here. An entry that
+    /// was removed here stays known, marked `removed`, until its removal is on the storage, and after that as long as
+    /// the tree can afford it: a change that another device made at the same time is kept only while it is known.
     fn load(&self, id: VlobId) -> Result<Option<LocalEntry>>;
 
     /// Version of the base of each of these entries that is known here.
