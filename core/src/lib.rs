@@ -5,8 +5,15 @@
 //! | module | holds |
 //! |---|---|
 //! | [`id`], [`time`] | identifiers and timestamps as types |
+//! | [`name`] | names, labels and addresses, proved valid once |
+//! | [`document`], [`error`] | the form that all documents share, and the step at which one is refused |
+//! | [`manifest`] | files and folders as signed |
 //! | [`storage`] | the contract that every backend keeps |
 
+pub mod document;
+pub mod error;
 pub mod id;
+pub mod manifest;
+pub mod name;
 pub mod storage;
 pub mod time;

@@ -90,6 +90,7 @@ pub struct PendingEntry {
 
 /// What sync decided about an entry. All `seen` of a batch mean the state before the batch.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "updates live as long as one batch: a box each buys nothing")]
 pub enum TreeUpdate {
     /// The entry becomes `local`, on top of `base`. A removed entry that a folder of the same batch lists is back.
     /// An entry that no folder lists any more is removed, as by a removal here.
