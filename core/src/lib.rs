@@ -8,12 +8,14 @@
 //! | [`name`] | names, labels and addresses, proved valid once |
 //! | [`document`], [`error`] | the form that all documents share, and the step at which one is refused |
 //! | [`manifest`] | files and folders as signed |
+//! | [`merge`] | what an entry becomes when it changed on two sides |
 //! | [`storage`] | the contract that every backend keeps |
 
 pub mod document;
 pub mod error;
 pub mod id;
 pub mod manifest;
+pub mod merge;
 pub mod name;
 pub mod storage;
 pub mod time;

@@ -105,9 +105,9 @@ pub enum TreeUpdate {
         /// What the entry is after the merge.
         local: Merged,
     },
-    /// The content and attributes of `id` as they are here also become the new entry `copy`, listed in `parent` as
-    /// `name` (made free by the caller) and waiting for upload. Followed by a `Put` of `id` in the same batch. A `Put`
-    /// of `parent` in the same batch lists the copy already.
+    /// The content and attributes of `id` as they are here also become the new entry `copy`, which waits for upload.
+    /// Followed, in the same batch, by a `Put` of `id` and by a `Put` of `parent` that lists the copy as `name`; the
+    /// parent may be new with it.
     Fork {
         /// The entry whose content is kept.
         id: VlobId,
@@ -115,7 +115,7 @@ pub enum TreeUpdate {
         seen: ChangeNumber,
         /// Id of the copy.
         copy: VlobId,
-        /// Folder of the copy; it waits for upload too.
+        /// Folder of the copy.
         parent: VlobId,
         /// Name of the copy.
         name: EntryName,
