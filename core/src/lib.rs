@@ -7,15 +7,22 @@
 //! | [`id`], [`time`] | identifiers and timestamps as types |
 //! | [`name`] | names, labels and addresses, proved valid once |
 //! | [`document`], [`error`] | the form that all documents share, and the step at which one is refused |
-//! | [`manifest`] | files and folders as signed |
+//! | [`manifest`], [`block`] | files and folders as signed, and the pieces of files |
+//! | [`certificate`], [`trust`] | signed statements, and who may do what, as of when |
+//! | [`keys_bundle`], [`statement`] | the keys of a realm; statements put together for the storage |
 //! | [`merge`] | what an entry becomes when it changed on two sides |
 //! | [`storage`] | the contract that every backend keeps |
 
+pub mod block;
+pub mod certificate;
 pub mod document;
 pub mod error;
 pub mod id;
+pub mod keys_bundle;
 pub mod manifest;
 pub mod merge;
 pub mod name;
+pub mod statement;
 pub mod storage;
 pub mod time;
+pub mod trust;

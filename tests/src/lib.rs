@@ -1,1 +1,3 @@
-//! TODO
+//! What tests of more than one crate share.
+
+pub mod vectors;

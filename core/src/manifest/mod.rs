@@ -3,11 +3,14 @@
 //! These are *remote* manifests, as signed (formats.md 5). They prove nothing about themselves: whoever opened them
 //! checked them.
 
+mod codec;
 mod extension;
+mod sealed;
 
 use std::collections::BTreeMap;
 
 pub use extension::{Extension, Kind};
+pub use sealed::Expected;
 
 use crate::{
     document::UnknownFields,
