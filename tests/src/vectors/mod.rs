@@ -4,6 +4,7 @@ pub mod certificate;
 pub mod keys_bundle;
 pub mod manifest;
 pub mod scalar;
+pub mod snapshot;
 pub mod tree;
 pub mod trust;
 
