@@ -17,6 +17,10 @@ const VERSION: u8 = 0;
 /// What all writers of this format use.
 const ZSTD_LEVEL: i32 = 3;
 
+/// Most values in a document: a built value takes some 40 times the byte that it may be in a document. The longest list
+/// of blocks that fits into [`DOCUMENT_BYTES_MAX`] has about 7 million.
+const VALUES_MAX: usize = 8_000_000;
+
 /// More nesting than any document has; bounds the stack.
 const DEPTH_MAX: usize = 64;
 
@@ -54,6 +58,59 @@ fn decompress(compressed: &[u8]) -> Result<Vec<u8>> {
     Ok(clear)
 }
 
+/// Counts the values in the first value without building them; `None` when the bytes end too early, hold a byte that
+/// begins no value, or hold more than [`VALUES_MAX`].
+fn count_values(bytes: &[u8]) -> Option<usize> {
+    let (mut rest, mut awaited, mut count) = (bytes, 1_usize, 0_usize);
+    while awaited > 0 {
+        let (&marker, after) = rest.split_first()?;
+        let (size_bytes, fixed) = shape(marker)?;
+        let (size, after) = after.split_at_checked(size_bytes)?;
+        let size =
+            size.iter().try_fold(0_usize, |size, byte| size.checked_mul(256)?.checked_add(usize::from(*byte)))?;
+        let (skipped, children) = match marker {
+            0x80..=0x8f | 0xde | 0xdf => (0, fixed.checked_add(size)?.checked_mul(2)?),
+            0x90..=0x9f | 0xdc | 0xdd => (0, fixed.checked_add(size)?),
+            _ => (fixed.checked_add(size)?, 0),
+        };
+        rest = after.get(skipped..)?;
+        count += 1;
+        awaited = (awaited - 1).checked_add(children)?;
+        // Every awaited value takes a byte at least, so a huge count in a short document ends here.
+        if count.checked_add(awaited)? > VALUES_MAX || awaited > rest.len() {
+            return None;
+        }
+    }
+    Some(count)
+}
+
+/// Of the value that begins with this byte: how many bytes hold its size, and what its size is without them. Sizes
+/// count bytes, elements of a list, or pairs of a map.
+fn shape(marker: u8) -> Option<(usize, usize)> {
+    Some(match marker {
+        0x00..=0x7f | 0xe0..=0xff | 0xc0 | 0xc2 | 0xc3 => (0, 0),
+        0x80..=0x9f => (0, usize::from(marker & 0x0f)),
+        0xa0..=0xbf => (0, usize::from(marker & 0x1f)),
+        0xc1 => return None,
+        0xc4 | 0xd9 => (1, 0),
+        0xc5 | 0xda | 0xdc | 0xde => (2, 0),
+        0xc6 | 0xdb | 0xdd | 0xdf => (4, 0),
+        // Extensions have a type behind their size.
+        0xc7 => (1, 1),
+        0xc8 => (2, 1),
+        0xc9 => (4, 1),
+        0xcc | 0xd0 => (0, 1),
+        0xcd | 0xd1 => (0, 2),
+        0xca | 0xce | 0xd2 => (0, 4),
+        0xcb | 0xcf | 0xd3 => (0, 8),
+        0xd4 => (0, 2),
+        0xd5 => (0, 3),
+        0xd6 => (0, 5),
+        0xd7 => (0, 9),
+        0xd8 => (0, 17),
+    })
+}
+
 /// Encodes a value as it stands in documents without a frame.
 pub(crate) fn to_msgpack(document: &Value) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -63,6 +120,7 @@ pub(crate) fn to_msgpack(document: &Value) -> Vec<u8> {
 
 /// Decodes the first value; whatever follows it is ignored, as all readers do.
 pub(crate) fn from_msgpack(mut bytes: &[u8]) -> Result<Value> {
+    count_values(bytes).ok_or(malformed("not a msgpack value, or too many"))?;
     rmpv::decode::read_value_with_max_depth(&mut bytes, DEPTH_MAX).map_err(|_| malformed("not a msgpack value"))
 }
 
@@ -112,6 +170,46 @@ mod tests {
     #[test]
     fn a_bomb_is_refused() {
         assert_eq!(kind_of(&compressed(&vec![0xc0; DOCUMENT_BYTES_MAX + 1])), ErrorKind::Zstd);
+    }
+
+    #[test]
+    fn more_values_than_a_document_has_are_refused_before_they_are_built() {
+        let mut list = vec![0xdd];
+        list.extend(u32::try_from(VALUES_MAX).unwrap().to_be_bytes());
+        list.resize(list.len() + VALUES_MAX, 0xc0);
+        assert_eq!(count_values(&list), None);
+        list[1..5].copy_from_slice(&u32::try_from(VALUES_MAX - 1).unwrap().to_be_bytes());
+        assert_eq!(count_values(&list), Some(VALUES_MAX));
+    }
+
+    #[test]
+    fn counting_understands_every_kind_of_value() {
+        let values = [
+            Value::Nil,
+            Value::from(true),
+            Value::F32(1.0),
+            Value::F64(1.0),
+            Value::from("x".repeat(40)),
+            Value::from("x".repeat(300)),
+            Value::from("x".repeat(70_000)),
+            Value::from(vec![1_u8; 40]),
+            Value::from(vec![1_u8; 300]),
+            Value::from(vec![1_u8; 70_000]),
+            Value::Array(vec![Value::Nil; 20]),
+            Value::Array(vec![Value::Nil; 70_000]),
+            Value::Map(vec![(1.into(), Value::Nil); 3]),
+            Value::Map(vec![(1.into(), Value::Nil); 20]),
+            Value::Map(vec![(1.into(), Value::Nil); 70_000]),
+        ];
+        let numbers = [0_u64, 127, 128, 255, 256, 65_535, 65_536, 1 << 32].map(Value::from);
+        let negatives = [-1, -32, -33, -128, -129, -32_769, -(1_i64 << 40)].map(Value::from);
+        let extensions = [1, 2, 4, 8, 16, 3, 300, 70_000].map(|len| Value::Ext(5, vec![0; len]));
+        for value in values.into_iter().chain(numbers).chain(negatives).chain(extensions) {
+            let bytes = to_msgpack(&value);
+            assert!(count_values(&bytes).is_some(), "{:x}", bytes[0]);
+            assert_eq!(count_values(&bytes[..bytes.len() - 1]), None, "{:x}", bytes[0]);
+            assert_eq!(from_msgpack(&bytes), Ok(value));
+        }
     }
 
     #[test]
