@@ -7,9 +7,9 @@ use parsecfs_crypto::{PublicKey, SecretKey, SigningKey, VerifyKey};
 
 use crate::{
     certificate::{
-        ArchivingConfiguration, DeviceCertificate, DevicePurpose, Profile, RealmArchivingCertificate,
+        ArchivingConfiguration, DeviceCertificate, DevicePurpose, RealmArchivingCertificate,
         RealmKeyRotationCertificate, RealmNameCertificate, RealmRole, RealmRoleCertificate, RevokedUserCertificate,
-        UserCertificate, UserUpdateCertificate, seal_canary, seal_realm_name,
+        UserCertificate, UserProfile, UserUpdateCertificate, seal_canary, seal_realm_name,
     },
     error::Result,
     id::{DeviceId, RealmId, UserId},
@@ -53,7 +53,7 @@ pub struct NewUser {
     /// Key that others seal for.
     pub public_key: PublicKey,
     /// First profile.
-    pub profile: Profile,
+    pub profile: UserProfile,
     /// First device.
     pub device: NewDevice,
 }
@@ -112,7 +112,7 @@ pub fn create_device(new: &NewDevice, author: &Author<'_>) -> Statement {
 
 /// Another profile for a user.
 #[must_use]
-pub fn update_user(user: UserId, new_profile: Profile, author: &Author<'_>) -> Statement {
+pub fn update_user(user: UserId, new_profile: UserProfile, author: &Author<'_>) -> Statement {
     let certificate =
         UserUpdateCertificate { author: author.device, timestamp: author.timestamp, user_id: user, new_profile };
     Statement::UpdateUser { certificate: certificate.sign(author.key).into() }

@@ -28,7 +28,7 @@ use crate::{
 
 /// What a user may do in the organization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Profile {
+pub enum UserProfile {
     /// Manages users.
     Admin,
     /// Creates workspaces.
@@ -37,7 +37,7 @@ pub enum Profile {
     Outsider,
 }
 
-field_enum!(Profile { Admin = "ADMIN", Standard = "STANDARD", Outsider = "OUTSIDER" });
+field_enum!(UserProfile { Admin = "ADMIN", Standard = "STANDARD", Outsider = "OUTSIDER" });
 
 /// What a user may do in a realm; each role includes those below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -170,7 +170,7 @@ documents! {
         /// Of `public_key`.
         algorithm: UserAlgorithm,
         /// First profile.
-        profile: Profile,
+        profile: UserProfile,
     }
 
     /// A device exists. Two variants are made: one in full, one without `device_label` for outsiders.
@@ -204,7 +204,7 @@ documents! {
         /// Who.
         user_id: UserId,
         /// From now on.
-        new_profile: Profile,
+        new_profile: UserProfile,
     }
 
     /// A user is no longer one.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Trust, UserTrust, refuse, require, require_after};
 use crate::{
     certificate::{
-        Certificate, DeviceCertificate, Profile, RevokedUserCertificate, UserCertificate, UserUpdateCertificate,
+        Certificate, DeviceCertificate, RevokedUserCertificate, UserCertificate, UserProfile, UserUpdateCertificate,
     },
     document::malformed,
     error::Result,
@@ -47,7 +47,7 @@ impl Trust {
             }
             None => {
                 require(self.users.is_empty(), "the root key signs the first user only")?;
-                require(user.profile == Profile::Admin, "the first user is not an admin")?;
+                require(user.profile == UserProfile::Admin, "the first user is not an admin")?;
                 let authority = self.sequester.authority().map(|authority| authority.timestamp);
                 require(authority.is_none_or(|at| at == user.timestamp), "authority and first user differ in time")?;
             }

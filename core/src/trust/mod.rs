@@ -21,7 +21,7 @@ pub use sequester::SequesterTrust;
 pub use shamir::{ShamirSetup, ShamirTrust};
 
 use crate::{
-    certificate::{Certificate, DeviceCertificate, Profile, RealmRole, UserCertificate},
+    certificate::{Certificate, DeviceCertificate, RealmRole, UserCertificate, UserProfile},
     error::{Error, ErrorKind, Result},
     id::{DeviceId, RealmId, UserId},
     storage::{CertificateBatch, CertificateCursor},
@@ -47,7 +47,7 @@ fn require_after(timestamp: Timestamp, last: Option<Timestamp>) -> Result<()> {
 #[derive(Clone, Debug)]
 pub struct UserTrust {
     certificate: UserCertificate,
-    profiles: Vec<(Timestamp, Profile)>,
+    profiles: Vec<(Timestamp, UserProfile)>,
     revoked: Option<Timestamp>,
 }
 
@@ -60,13 +60,13 @@ impl UserTrust {
 
     /// Present profile.
     #[must_use]
-    pub fn profile(&self) -> Profile {
+    pub fn profile(&self) -> UserProfile {
         self.profiles.last().map_or(self.certificate.profile, |(_, profile)| *profile)
     }
 
-    /// Profile at a time at which the user existed.
+    /// UserProfile at a time at which the user existed.
     #[must_use]
-    pub fn profile_at(&self, at: Timestamp) -> Profile {
+    pub fn profile_at(&self, at: Timestamp) -> UserProfile {
         let latest = self.profiles.iter().rev().find(|(since, _)| *since <= at);
         latest.map_or(self.certificate.profile, |(_, profile)| *profile)
     }
@@ -174,9 +174,9 @@ impl Trust {
         self.devices.get(&id).map(|device| &**device)
     }
 
-    /// Profile of a user at a time, if the user existed then.
+    /// UserProfile of a user at a time, if the user existed then.
     #[must_use]
-    pub fn profile(&self, user: UserId, at: Timestamp) -> Option<Profile> {
+    pub fn profile(&self, user: UserId, at: Timestamp) -> Option<UserProfile> {
         self.user(user).filter(|user| user.existed_at(at)).map(|user| user.profile_at(at))
     }
 
@@ -238,7 +238,7 @@ impl Trust {
 
     fn require_admin(&self, author: &DeviceCertificate, at: Timestamp) -> Result<()> {
         self.require_not_revoked(author, at)?;
-        require(self.profile(author.user_id, at) == Some(Profile::Admin), "author is not an admin")
+        require(self.profile(author.user_id, at) == Some(UserProfile::Admin), "author is not an admin")
     }
 
     /// Opens a certificate with the key of whoever it names as its author: a device that existed, or the root key.

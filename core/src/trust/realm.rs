@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{Trust, refuse, require, require_after};
 use crate::{
     certificate::{
-        ArchivingConfiguration, Certificate, DeviceCertificate, Profile, RealmKeyRotationCertificate,
-        RealmNameCertificate, RealmRole, RealmRoleCertificate,
+        ArchivingConfiguration, Certificate, DeviceCertificate, RealmKeyRotationCertificate, RealmNameCertificate,
+        RealmRole, RealmRoleCertificate, UserProfile,
     },
     document::malformed,
     error::{Error, ErrorKind, Result},
@@ -185,7 +185,7 @@ impl Trust {
         let target = self.user(given.user_id).filter(|user| user.existed_at(at)).ok_or(refuse("user is not known"))?;
         if let Some(role) = given.role {
             require(!target.revoked_at(at), "role for a revoked user")?;
-            let guest = target.profile_at(at) == Profile::Outsider;
+            let guest = target.profile_at(at) == UserProfile::Outsider;
             require(!guest || role < RealmRole::Manager, "outsiders are neither owner nor manager")?;
         }
         Ok(())
@@ -203,7 +203,7 @@ impl Trust {
     }
 
     fn is_outsider(&self, user: UserId, at: Timestamp) -> bool {
-        self.profile(user, at) == Some(Profile::Outsider)
+        self.profile(user, at) == Some(UserProfile::Outsider)
     }
 
     /// What an owner has to do about a realm, as far as certificates tell (formats.md 3.7): revoked members to

@@ -42,7 +42,7 @@ impl Person {
         Author { device: self.device(), key: &self.signing, timestamp: at(seconds) }
     }
 
-    fn new_user(&self, profile: Profile) -> NewUser {
+    fn new_user(&self, profile: UserProfile) -> NewUser {
         NewUser {
             human_handle: HumanHandle::new(Email::new("a@x.org").unwrap(), "A").unwrap(),
             public_key: self.private.public_key(),
@@ -92,10 +92,10 @@ impl World {
     fn new() -> Self {
         let (root, alice, bob) = (SigningKey::generate(), Person::new(1), Person::new(2));
         let trust = Trust::new(root.verify_key(), alice.user());
-        let founder = alice.new_user(Profile::Admin);
+        let founder = alice.new_user(UserProfile::Admin);
         let mut world = Self { trust, alice, bob };
         world.apply(&statement::bootstrap(&founder, &root, at(0))).unwrap();
-        let new = world.bob.new_user(Profile::Standard);
+        let new = world.bob.new_user(UserProfile::Standard);
         world.apply(&statement::create_user(&new, &world.alice.author(10))).unwrap();
         world.apply(&statement::create_realm(REALM, world.alice.user(), &world.alice.author(20))).unwrap();
         world
@@ -167,10 +167,10 @@ fn a_flipped_bit_anywhere_is_refused() {
 fn an_owner_who_became_an_outsider_gives_no_roles() {
     let mut world = World::new();
     world.apply(&world.share(RealmRole::Owner, 30)).unwrap();
-    let outsider = statement::update_user(world.bob.user(), Profile::Outsider, &world.alice.author(40));
+    let outsider = statement::update_user(world.bob.user(), UserProfile::Outsider, &world.alice.author(40));
     world.apply(&outsider).unwrap();
     let carol = Person::new(3);
-    world.apply(&statement::create_user(&carol.new_user(Profile::Standard), &world.alice.author(45))).unwrap();
+    world.apply(&statement::create_user(&carol.new_user(UserProfile::Standard), &world.alice.author(45))).unwrap();
     let removal = statement::unshare(REALM, carol.user(), &world.bob.author(50));
     assert_eq!(world.apply(&removal).unwrap_err().kind(), ErrorKind::Untrusted);
     // The role itself stays (formats.md 3.3).

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, ensure};
 use parsecfs_core::{
     block::open_block,
-    certificate::{Profile, RealmRole, open_realm_name},
+    certificate::{RealmRole, UserProfile, open_realm_name},
     id::{BlockId, DeviceId, RealmId, UserId, VlobId},
     keys_bundle::{KeysBundle, KeysBundleAccess, RealmKeys},
     manifest::{Expected, FileManifest, Manifest},
@@ -89,9 +89,9 @@ fn members(world: &World<'_>) -> Result<()> {
     ensure!(roles.collect::<Map<_, _>>() == *expected["roles"].as_object().context("roles")?, "other roles");
     let profiles = world.trust.users().map(|user| {
         let name = match user.profile() {
-            Profile::Admin => "ADMIN",
-            Profile::Standard => "STANDARD",
-            Profile::Outsider => "OUTSIDER",
+            UserProfile::Admin => "ADMIN",
+            UserProfile::Standard => "STANDARD",
+            UserProfile::Outsider => "OUTSIDER",
         };
         (user.certificate().user_id.to_string(), name.into())
     });
