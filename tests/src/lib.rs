@@ -1,3 +1,4 @@
 //! What tests of more than one crate share.
 
+pub mod fake_tree;
 pub mod vectors;

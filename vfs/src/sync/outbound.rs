@@ -1,0 +1,594 @@
+//! Ours goes out: seals what waits for upload, puts its blocks and commits its manifests.
+//!
+//! Small files first, then folders, children before parents, then large files. A folder waits for the small files and
+//! folders that it lists and nobody has seen yet; so a file that replaced another by rename is there when its name
+//! is. Sealing runs one piece at a time on the blocking pool, so that at most one thread is taken from whoever uses
+//! the machine; a bounded number of pieces is on its way to the storage.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use futures::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
+use parsecfs_core::{
+    id::{BlockId, VlobId},
+    manifest::{BlockAccess, FileManifest, FolderManifest, Manifest},
+    storage::{Block, VlobWrite, WriteOutcome},
+    time::Timestamp,
+};
+
+use super::{
+    Engine, Problem,
+    plan::{Readiness, SlotPlan, children_first, plan, plan_slots},
+    remote::blocking,
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    tree::{ChangeNumber, LocalContent, LocalEntry, LocalTree, PendingEntry, TreeUpdate},
+};
+
+/// Clear bytes sealed in one go and put together.
+const PIECE_BYTES_MAX: u64 = 4 << 20;
+
+/// Blocks in one piece: small files would make many.
+const PIECE_BLOCKS_MAX: usize = 256;
+
+/// Pieces on their way to the storage. With [`PIECE_BYTES_MAX`] this bounds memory.
+const PIECES_IN_FLIGHT_MAX: usize = 3;
+
+/// Manifest bytes in one commit, about.
+const COMMIT_BYTES_MAX: u64 = 4 << 20;
+
+/// Writes in one commit, where the storage would take more.
+const COMMIT_WRITES_MAX: usize = 1000;
+
+/// How often one commit is sealed anew because a key or a time was too old.
+const COMMIT_TRIES_MAX: usize = 5;
+
+/// What an outbound round did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OutboundReport {
+    /// Entries stored.
+    pub stored: usize,
+    /// Somebody was faster: an inbound round has to come before the next.
+    pub conflict: bool,
+    /// Something has to be done again at once.
+    pub again: bool,
+    /// Nanoseconds until something that still changes will be ready.
+    pub next_ns: Option<i64>,
+}
+
+/// A file on its way up.
+struct FileJob {
+    entry: LocalEntry,
+    slots: VecDeque<SlotPlan>,
+    blocks: Vec<BlockAccess>,
+    zeros: Option<BlockAccess>,
+}
+
+/// Sealed blocks and the files that are complete with them.
+#[derive(Default)]
+struct Piece {
+    bytes: u64,
+    blocks: Vec<(BlockId, Block)>,
+    complete: Vec<FileJob>,
+    /// Files that were written to meanwhile.
+    moved_on: bool,
+    refused: Vec<(VlobId, ChangeNumber, Error)>,
+}
+
+/// A manifest that waits for the next commit.
+struct Staged {
+    seen: ChangeNumber,
+    manifest: Manifest,
+    new_blocks: Vec<BlockId>,
+}
+
+/// One outbound round.
+struct Outbound<'a> {
+    engine: &'a Engine,
+    report: OutboundReport,
+    staged: Vec<Staged>,
+    staged_bytes: u64,
+    /// Pending entries whose upload is still to come in this round, or not ready.
+    unsent: BTreeSet<VlobId>,
+    /// Of these, the large ones.
+    large: BTreeSet<VlobId>,
+}
+
+impl Engine {
+    /// One outbound round.
+    pub(super) async fn outbound_once(&self, readiness: Readiness) -> Result<OutboundReport> {
+        match self.send(readiness).await {
+            // The key changed under it.
+            Err(error) if error.kind() == ErrorKind::Stale => {
+                self.organization.refresh().await?;
+                self.send(readiness).await
+            }
+            sent => sent,
+        }
+    }
+
+    async fn send(&self, readiness: Readiness) -> Result<OutboundReport> {
+        let tree = self.tree.clone();
+        let mut pending = blocking(&self.handle, move || tree.pending(usize::MAX)).await?;
+        let now_ns = self.clock.now_ns();
+        let planned = {
+            let mut state = self.state.lock();
+            pending.retain(|entry| !state.problems.blocks_upload(entry.id, entry.change));
+            let known = std::mem::take(&mut state.waiting_since);
+            state.waiting_since =
+                pending.iter().map(|entry| (entry.id, *known.get(&entry.id).unwrap_or(&now_ns))).collect();
+            plan(pending.clone(), readiness, &state.waiting_since)
+        };
+        if pending.is_empty() {
+            return Ok(OutboundReport::default());
+        }
+        if !self.organization.writable(self.realm) {
+            return Err(Error::new(ErrorKind::Denied, "the role in this workspace does not allow writing"));
+        }
+        self.organization.realm_keys(self.realm).await?;
+        let mut round = Outbound {
+            engine: self,
+            report: OutboundReport { next_ns: planned.next_ns, ..OutboundReport::default() },
+            staged: Vec::new(),
+            staged_bytes: 0,
+            unsent: pending.iter().map(|entry| entry.id).collect(),
+            large: planned.large.iter().map(|entry| entry.id).collect(),
+        };
+        round.files(planned.small).await?;
+        let later = round.folders(planned.folders).await?;
+        round.flush().await?;
+        if !planned.large.is_empty() && !round.report.conflict {
+            round.files(planned.large).await?;
+            round.folders(later).await?;
+            round.flush().await?;
+        }
+        Ok(round.report)
+    }
+}
+
+impl Outbound<'_> {
+    /// Puts the blocks of these files and stages their manifests.
+    async fn files(&mut self, files: Vec<PendingEntry>) -> Result<()> {
+        let mut files = VecDeque::from(files);
+        let mut current = None;
+        let mut in_flight: FuturesOrdered<BoxFuture<'_, Result<Vec<FileJob>>>> = FuturesOrdered::new();
+        loop {
+            let more = !files.is_empty() || current.is_some();
+            if self.report.conflict || (!more && in_flight.is_empty()) {
+                return Ok(());
+            }
+            if more && in_flight.len() < PIECES_IN_FLIGHT_MAX {
+                let piece = self.seal_piece(&mut files, &mut current).await?;
+                let (storage, realm) = (self.engine.organization.storage().clone(), self.engine.realm);
+                in_flight.push_back(Box::pin(async move {
+                    if !piece.blocks.is_empty() {
+                        storage.put(realm, piece.blocks).await?;
+                    }
+                    Ok(piece.complete)
+                }));
+            } else if let Some(complete) = in_flight.next().await {
+                for job in complete? {
+                    self.stage_file(job).await?;
+                }
+            }
+        }
+    }
+
+    /// Seals the next blocks of these files, on the blocking pool.
+    async fn seal_piece(&mut self, files: &mut VecDeque<PendingEntry>, current: &mut Option<FileJob>) -> Result<Piece> {
+        let engine = self.engine;
+        let sealer = Sealer {
+            tree: engine.tree.clone(),
+            organization: engine.organization.clone(),
+            realm: engine.realm,
+            random: engine.random.clone(),
+            gone: engine.state.lock().gone_blocks.clone(),
+            block_bytes_max: engine.organization.storage().capabilities().block_bytes_max,
+        };
+        let (mut todo, mut job) = (std::mem::take(files), current.take());
+        let work = move || {
+            let mut piece = Piece::default();
+            while piece.bytes < PIECE_BYTES_MAX && piece.blocks.len() < PIECE_BLOCKS_MAX {
+                let Some(mut next) = sealer.next_job(&mut job, &mut todo)? else { break };
+                match sealer.fill(&mut piece, &mut next) {
+                    Ok(Fill::Complete) => piece.complete.push(next),
+                    Ok(Fill::Full) => job = Some(next),
+                    // Its new state is pending.
+                    Ok(Fill::MovedOn) => piece.moved_on = true,
+                    Err(error) if hurts_all(&error) => return Err(error),
+                    Err(error) => piece.refused.push((next.entry.id, next.entry.change, error)),
+                }
+            }
+            Ok((piece, todo, job))
+        };
+        let (piece, todo, job) = blocking(&engine.handle, work).await?;
+        (*files, *current) = (todo, job);
+        self.report.again |= piece.moved_on;
+        for (id, change, error) in &piece.refused {
+            self.unsent.remove(id);
+            engine.refuse_upload(*id, *change, error);
+        }
+        Ok(piece)
+    }
+
+    async fn stage_file(&mut self, job: FileJob) -> Result<()> {
+        let manifest = file_manifest(&job, self.engine.organization.device_id());
+        let Some(manifest) = manifest else { return Ok(()) };
+        self.stage(job.entry.change, job.entry.base.as_ref(), manifest).await
+    }
+
+    /// Stages folders, children first; returns those that have to wait for a large file.
+    async fn folders(&mut self, folders: Vec<PendingEntry>) -> Result<Vec<PendingEntry>> {
+        let (tree, ids) = (self.engine.tree.clone(), folders.clone());
+        let parents = blocking(&self.engine.handle, move || {
+            let loaded = ids.iter().map(|folder| tree.load(folder.id));
+            let parents = loaded.filter_map(|entry| entry.map(|entry| entry.map(|e| (e.id, e.parent))).transpose());
+            parents.collect::<Result<Vec<_>>>()
+        })
+        .await?;
+        let by_id: BTreeMap<_, _> = folders.into_iter().map(|folder| (folder.id, folder)).collect();
+        let mut later = Vec::new();
+        for id in children_first(&parents) {
+            if self.report.conflict {
+                break;
+            }
+            let tree = self.engine.tree.clone();
+            let Some(entry) = blocking(&self.engine.handle, move || tree.load(id)).await? else { continue };
+            if !entry.need_sync || entry.removed.is_some() {
+                continue;
+            }
+            match self.blocked(&entry).await? {
+                Blocked::No => {
+                    let Some(manifest) = folder_manifest(&entry, self.engine.organization.device_id()) else {
+                        continue;
+                    };
+                    self.stage(entry.change, entry.base.as_ref(), manifest).await?;
+                }
+                Blocked::ByLarge => later.extend(by_id.get(&id)),
+                Blocked::BySmall => {}
+            }
+        }
+        Ok(later)
+    }
+
+    /// Whether the folder lists something new that has to go up first.
+    async fn blocked(&self, entry: &LocalEntry) -> Result<Blocked> {
+        let LocalContent::Folder { children } = &entry.content else { return Ok(Blocked::No) };
+        let stored = match &entry.base {
+            Some(Manifest::Folder(base)) => Some(&base.children),
+            _ => None,
+        };
+        let is_new = |id: &VlobId| self.unsent.contains(id) && *id != entry.id;
+        let waiting: Vec<_> =
+            children.iter().filter(|(_, id)| is_new(id)).map(|(name, id)| (name.clone(), *id)).collect();
+        let (tree, ids) = (self.engine.tree.clone(), waiting.iter().map(|(_, id)| *id).collect::<Vec<_>>());
+        let seen = blocking(&self.engine.handle, move || tree.base_versions(&ids)).await?;
+        let seen: BTreeSet<_> = seen.into_iter().map(|(id, _)| id).collect();
+        let mut blocked = Blocked::No;
+        for (name, id) in waiting.iter().filter(|(_, id)| !seen.contains(id)) {
+            let replaces = stored.and_then(|stored| stored.get(name)).is_some_and(|other| other != id);
+            match (self.large.contains(id), replaces) {
+                (false, _) => return Ok(Blocked::BySmall),
+                (true, true) => blocked = Blocked::ByLarge,
+                (true, false) => {}
+            }
+        }
+        Ok(blocked)
+    }
+
+    async fn stage(&mut self, seen: ChangeNumber, base: Option<&Manifest>, manifest: Manifest) -> Result<()> {
+        let old: BTreeSet<_> = base.into_iter().flat_map(block_ids).collect();
+        let new: BTreeSet<_> = block_ids(&manifest).filter(|id| !old.contains(id)).collect();
+        self.staged_bytes += about_bytes(&manifest);
+        self.unsent.remove(&manifest.id());
+        self.staged.push(Staged { seen, manifest, new_blocks: new.into_iter().collect() });
+        let writes_max =
+            self.engine.organization.storage().capabilities().commit_writes_max.clamp(1, COMMIT_WRITES_MAX);
+        if self.staged.len() >= writes_max || self.staged_bytes >= COMMIT_BYTES_MAX {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    /// Commits what is staged.
+    async fn flush(&mut self) -> Result<()> {
+        let mut staged = std::mem::take(&mut self.staged);
+        self.staged_bytes = 0;
+        for _ in 0..COMMIT_TRIES_MAX {
+            if staged.is_empty() {
+                return Ok(());
+            }
+            staged = self.commit(staged).await?;
+            if self.report.conflict {
+                return Ok(());
+            }
+        }
+        self.report.again = true;
+        Ok(())
+    }
+
+    /// Seals and commits; returns what has to be tried again at once.
+    async fn commit(&mut self, staged: Vec<Staged>) -> Result<Vec<Staged>> {
+        let (staged, writes) = self.seal_manifests(staged).await?;
+        if writes.is_empty() {
+            return Ok(staged);
+        }
+        let storage = self.engine.organization.storage();
+        let outcomes = storage.commit(self.engine.realm, writes).await?;
+        let (mut stored, mut again, mut old_key) = (Vec::new(), Vec::new(), false);
+        for (entry, outcome) in staged.into_iter().zip(outcomes) {
+            match outcome {
+                WriteOutcome::Stored => stored.push(entry),
+                WriteOutcome::NotTried => again.push(entry),
+                WriteOutcome::Conflict => {
+                    self.report.conflict = true;
+                    self.engine.state.lock().conflicting.insert(entry.manifest.id());
+                }
+                WriteOutcome::OldKey => {
+                    old_key = true;
+                    again.push(entry);
+                }
+                WriteOutcome::TimestampTooOld(other) => {
+                    self.engine.state.lock().not_before = Some(other.next());
+                    again.push(entry);
+                }
+                WriteOutcome::BlockGone(block) => {
+                    self.engine.state.lock().gone_blocks.insert(block);
+                    self.report.again = true;
+                }
+            }
+        }
+        self.record(stored).await?;
+        if old_key {
+            self.engine.organization.refresh().await?;
+            self.engine.organization.realm_keys(self.engine.realm).await?;
+        }
+        Ok(again)
+    }
+
+    async fn record(&mut self, stored: Vec<Staged>) -> Result<()> {
+        if stored.is_empty() {
+            return Ok(());
+        }
+        self.report.stored += stored.len();
+        {
+            let mut state = self.engine.state.lock();
+            for entry in &stored {
+                state.problems.uploaded(entry.manifest.id());
+                state.waiting_since.remove(&entry.manifest.id());
+            }
+        }
+        let tree = self.engine.tree.clone();
+        let updates =
+            stored.into_iter().map(|entry| TreeUpdate::Uploaded { seen: entry.seen, manifest: entry.manifest });
+        let updates = updates.collect();
+        blocking(&self.engine.handle, move || tree.apply(updates, None)).await
+    }
+
+    /// Signs and seals with the newest key. What no version of the storage could hold is a problem of that entry.
+    async fn seal_manifests(&self, staged: Vec<Staged>) -> Result<(Vec<Staged>, Vec<VlobWrite>)> {
+        let engine = self.engine;
+        let (organization, realm) = (engine.organization.clone(), engine.realm);
+        let bytes_max = organization.storage().capabilities().vlob_bytes_max;
+        let not_before = engine.state.lock().not_before;
+        let work = move || {
+            let (mut kept, mut writes, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+            for mut entry in staged {
+                let now = organization.next_timestamp(realm);
+                let timestamp = not_before.map_or(now, |not_before| now.max(not_before));
+                set_timestamp(&mut entry.manifest, timestamp);
+                let sealed = organization.seal_manifest(realm, &entry.manifest);
+                let sealed = sealed.and_then(|sealed| match sealed.bytes.len() as u64 <= bytes_max {
+                    true => Ok(sealed),
+                    false => Err(Error::new(ErrorKind::TooLarge, "manifest is larger than the storage takes")),
+                });
+                match sealed {
+                    Ok(sealed) => {
+                        writes.push(VlobWrite {
+                            id: entry.manifest.id(),
+                            version: entry.manifest.version(),
+                            key_index: sealed.key_index,
+                            timestamp,
+                            blob: sealed.bytes,
+                            new_blocks: entry.new_blocks.clone(),
+                        });
+                        kept.push(entry);
+                    }
+                    Err(error) if hurts_all(&error) => return Err(error),
+                    Err(error) => refused.push((entry.manifest.id(), entry.seen, error)),
+                }
+            }
+            Ok((kept, writes, refused))
+        };
+        let (kept, writes, refused) = blocking(&engine.handle, work).await?;
+        for (id, seen, error) in refused {
+            engine.refuse_upload(id, seen, &error);
+        }
+        Ok((kept, writes))
+    }
+}
+
+/// Whether an error says nothing about the entry that met it: then all wait.
+fn hurts_all(error: &Error) -> bool {
+    use ErrorKind::{Busy, Denied, Locked, NoSpace, Offline, Stale};
+    matches!(error.kind(), Busy | Denied | Locked | NoSpace | Offline | Stale)
+}
+
+/// What a folder waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Blocked {
+    No,
+    BySmall,
+    ByLarge,
+}
+
+impl Engine {
+    fn refuse_upload(&self, id: VlobId, change: ChangeNumber, error: &Error) {
+        tracing::warn!(entry = %id, %error, "an entry cannot be stored");
+        let problem = Problem { id, kind: error.kind(), reason: error.to_string(), upload: true, next_try_ns: None };
+        self.state.lock().problems.add_upload(change, problem);
+    }
+}
+
+/// What sealing needs, on the blocking pool.
+struct Sealer {
+    tree: Arc<dyn LocalTree>,
+    organization: Arc<crate::organization::Organization>,
+    realm: parsecfs_core::id::RealmId,
+    random: super::Random,
+    gone: BTreeSet<BlockId>,
+    block_bytes_max: u64,
+}
+
+enum Fill {
+    Complete,
+    Full,
+    MovedOn,
+}
+
+impl Sealer {
+    fn next_job(&self, job: &mut Option<FileJob>, todo: &mut VecDeque<PendingEntry>) -> Result<Option<FileJob>> {
+        if let Some(job) = job.take() {
+            return Ok(Some(job));
+        }
+        while let Some(pending) = todo.pop_front() {
+            let Some(entry) = self.tree.load(pending.id)? else { continue };
+            if entry.need_sync && entry.removed.is_none() {
+                let slots = plan_slots(&entry, &self.gone).into();
+                return Ok(Some(FileJob { entry, slots, blocks: Vec::new(), zeros: None }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Seals blocks of the file into the piece until one of them is full.
+    fn fill(&self, piece: &mut Piece, job: &mut FileJob) -> Result<Fill> {
+        while let Some(slot) = job.slots.front().copied() {
+            if piece.bytes >= PIECE_BYTES_MAX || piece.blocks.len() >= PIECE_BLOCKS_MAX {
+                return Ok(Fill::Full);
+            }
+            job.slots.pop_front();
+            match slot {
+                SlotPlan::Reuse(block) => job.blocks.push(block),
+                SlotPlan::Zero(slot) => self.zeros(piece, job, slot)?,
+                SlotPlan::Write(slot) => {
+                    let Some(bytes) = self.tree.slot(job.entry.id, job.entry.change, slot)? else {
+                        return Ok(Fill::MovedOn);
+                    };
+                    if !bytes.is_empty() {
+                        let block = self.block(piece, &job.entry, slot, &bytes)?;
+                        job.blocks.push(block);
+                    }
+                }
+            }
+        }
+        Ok(Fill::Complete)
+    }
+
+    fn block(&self, piece: &mut Piece, entry: &LocalEntry, slot: u64, bytes: &[u8]) -> Result<BlockAccess> {
+        let LocalContent::File { blocksize, .. } = &entry.content else {
+            return Err(Error::new(ErrorKind::Internal, "a file was expected"));
+        };
+        let offset = slot.checked_mul(*blocksize).ok_or(ErrorKind::TooLarge)?;
+        let digest = *parsecfs_crypto::sha256(bytes).as_bytes();
+        let size = bytes.len() as u64;
+        if let Some(Manifest::File(base)) = &entry.base {
+            let same = |block: &&BlockAccess| (block.offset, block.size, block.digest) == (offset, size, digest);
+            // Written again with what was there before.
+            if let Some(block) = base.blocks.iter().find(same).filter(|block| !self.gone.contains(&block.id)) {
+                return Ok(*block);
+            }
+        }
+        let id = BlockId::from_bytes((self.random)());
+        let block = self.organization.seal_block(self.realm, id, bytes)?;
+        if block.bytes.len() as u64 > self.block_bytes_max {
+            return Err(Error::new(ErrorKind::TooLarge, "block is larger than the storage takes"));
+        }
+        piece.bytes += size;
+        piece.blocks.push((id, block));
+        Ok(BlockAccess { id, offset, size, digest })
+    }
+
+    fn zeros(&self, piece: &mut Piece, job: &mut FileJob, slot: u64) -> Result<()> {
+        let LocalContent::File { blocksize, .. } = &job.entry.content else { return Ok(()) };
+        let offset = slot.checked_mul(*blocksize).ok_or(ErrorKind::TooLarge)?;
+        let zeros = match job.zeros {
+            Some(zeros) => zeros,
+            None => {
+                let bytes = vec![0; usize::try_from(*blocksize).map_err(|_| ErrorKind::TooLarge)?];
+                self.block(piece, &job.entry, slot, &bytes)?
+            }
+        };
+        job.zeros = Some(zeros);
+        job.blocks.push(BlockAccess { offset, ..zeros });
+        Ok(())
+    }
+}
+
+fn next_version(entry: &LocalEntry) -> Option<u32> {
+    entry.base.as_ref().map_or(0, Manifest::version).checked_add(1)
+}
+
+/// The next version of a file, still without the time of signing. `None` when there can be none.
+fn file_manifest(job: &FileJob, author: parsecfs_core::id::DeviceId) -> Option<Manifest> {
+    let entry = &job.entry;
+    let LocalContent::File { size, blocksize, .. } = &entry.content else { return None };
+    Some(Manifest::File(FileManifest {
+        author,
+        timestamp: entry.updated,
+        id: entry.id,
+        parent: entry.parent,
+        version: next_version(entry)?,
+        created: entry.created,
+        updated: entry.updated,
+        size: *size,
+        blocksize: *blocksize,
+        blocks: job.blocks.clone(),
+        extension: entry.extension.to_write(entry.base.as_ref().and_then(Manifest::extension)),
+        unknown: entry.base.as_ref().map(|base| base.unknown().clone()).unwrap_or_default(),
+    }))
+}
+
+/// The same for a folder.
+fn folder_manifest(entry: &LocalEntry, author: parsecfs_core::id::DeviceId) -> Option<Manifest> {
+    let LocalContent::Folder { children } = &entry.content else { return None };
+    Some(Manifest::Folder(FolderManifest {
+        author,
+        timestamp: entry.updated,
+        id: entry.id,
+        parent: entry.parent,
+        version: next_version(entry)?,
+        created: entry.created,
+        updated: entry.updated,
+        children: children.clone(),
+        extension: entry.extension.to_write(entry.base.as_ref().and_then(Manifest::extension)),
+        unknown: entry.base.as_ref().map(|base| base.unknown().clone()).unwrap_or_default(),
+    }))
+}
+
+fn set_timestamp(manifest: &mut Manifest, time: Timestamp) {
+    match manifest {
+        Manifest::File(file) => file.timestamp = time,
+        Manifest::Folder(folder) => folder.timestamp = time,
+    }
+}
+
+fn block_ids(manifest: &Manifest) -> impl Iterator<Item = BlockId> {
+    let blocks = match manifest {
+        Manifest::File(file) => file.blocks.as_slice(),
+        Manifest::Folder(_) => &[],
+    };
+    blocks.iter().map(|block| block.id)
+}
+
+/// Sealed size, about and rather too much.
+fn about_bytes(manifest: &Manifest) -> u64 {
+    let (items, item_bytes) = match manifest {
+        Manifest::File(file) => (file.blocks.len(), 64),
+        Manifest::Folder(folder) => (folder.children.len(), 64),
+    };
+    400 + items as u64 * item_bytes
+}
