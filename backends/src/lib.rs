@@ -1,10 +1,16 @@
 //! Where the sealed bytes of an organization are kept.
 //!
-//! ids; no path, no plaintext and no key of a document ever reaches it.
+//! Every backend implements `parsecfs_core::storage::Storage`. It handles sealed bytes and ids; no path, no plaintext
+//! and no key of a document ever reaches it.
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`conformance`] | the suite that every backend and every layer passes |
 //! | [`memory`] | the strict server in memory that tests use |
+//! | [`objects`] | an organization without a server, in any object store with create-if-absent: a directory |
 
+pub mod conformance;
 pub mod memory;
+pub mod objects;
 mod peek;
+mod statement;

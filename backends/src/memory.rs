@@ -24,7 +24,10 @@ use parsecfs_core::{
 };
 use tokio::sync::broadcast;
 
-use crate::peek::{Peeked, Role, Says, peek};
+use crate::{
+    peek::{Peeked, Role, Says, peek},
+    statement::main_certificate,
+};
 
 /// Events a slow listener may lag behind before it hears `Missed`.
 const EVENTS_BEHIND_MAX: usize = 256;
@@ -571,22 +574,6 @@ impl MemoryStorage {
         require(!blocks.iter().any(clash), || conflict("another block has this id"))?;
         stored.blocks.extend(blocks);
         Ok(())
-    }
-}
-
-/// The certificate that identifies a statement.
-pub(crate) fn main_certificate(statement: &Statement) -> &Bytes {
-    match statement {
-        Statement::Bootstrap { user, .. } | Statement::CreateUser { user, .. } => user,
-        Statement::CreateDevice { device, .. } => device,
-        Statement::UpdateUser { certificate }
-        | Statement::RevokeUser { certificate }
-        | Statement::CreateRealm { certificate, .. }
-        | Statement::Share { certificate, .. }
-        | Statement::Unshare { certificate, .. }
-        | Statement::RotateKey { certificate, .. }
-        | Statement::RenameRealm { certificate, .. }
-        | Statement::ArchiveRealm { certificate, .. } => certificate,
     }
 }
 

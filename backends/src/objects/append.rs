@@ -1,0 +1,194 @@
+//! Appends statements to the organization's log or to a realm's.
+//!
+//! The loop of both: catch up, see whether it holds already, check it as every reader will, create the next entry;
+//! whatever the answer, begin again until reading shows that it holds.
+
+use std::{sync::Arc, time::Duration};
+
+use parsecfs_core::{
+    id::RealmId,
+    storage::{Error, ErrorKind, LogId, Result, Statement},
+};
+
+use super::{
+    Shared,
+    entry::{Change, Draft, Head, Header, RawEntry, Said},
+    follow::{OrganizationLog, RealmLog},
+    key,
+    verbs::{Created, Creation},
+};
+
+/// Answers without a verdict before a writer gives up.
+pub(super) const UNKNOWN_ANSWERS_MAX: u32 = 8;
+/// Pause after an answer without a verdict.
+pub(super) const UNKNOWN_PAUSE: Duration = Duration::from_millis(50);
+
+/// What an attempt to create an entry came to.
+pub(super) enum Attempt {
+    Won(Creation),
+    /// Read the log to know.
+    Unknown(Option<Error>),
+}
+
+/// Decides whether to try again after answers without a verdict.
+#[derive(Default)]
+pub(super) struct Patience {
+    unknown: u32,
+}
+
+impl Patience {
+    /// Waits after an error; gives up with `OutcomeUnknown` at last.
+    pub(super) async fn bear(&mut self, error: Option<Error>) -> Result<()> {
+        let Some(error) = error else { return Ok(()) };
+        self.unknown += 1;
+        if self.unknown >= UNKNOWN_ANSWERS_MAX {
+            return Err(Error::new(ErrorKind::OutcomeUnknown, "the storage did not say what became of a write")
+                .caused_by(error));
+        }
+        tokio::time::sleep(UNKNOWN_PAUSE).await;
+        Ok(())
+    }
+
+    /// After something was sent, trouble with looking for it leaves the outcome open.
+    pub(super) fn judge<T>(&self, looked: Result<T>) -> Result<T> {
+        looked.map_err(|error| match error.kind() {
+            ErrorKind::Offline | ErrorKind::Throttled if self.unknown > 0 => {
+                Error::new(ErrorKind::OutcomeUnknown, "the storage went away before it said what became of a write")
+                    .caused_by(error)
+            }
+            _ => error,
+        })
+    }
+}
+
+impl Shared {
+    /// Creates an entry. Errors that leave nothing behind come back as errors, all others as `Unknown`.
+    pub(super) async fn create_entry(&self, entry: &RawEntry) -> Result<Attempt> {
+        let name = key::entry(entry.header.log, entry.header.seq);
+        match self.verbs.create(&[(name, entry.object())]).await {
+            Ok(creation) if creation.outcomes == [Created::Won] => Ok(Attempt::Won(creation)),
+            Ok(_) => Ok(Attempt::Unknown(None)),
+            Err(error) => match error.kind() {
+                ErrorKind::Full | ErrorKind::Denied | ErrorKind::Unsupported | ErrorKind::Internal => Err(error),
+                _ => Ok(Attempt::Unknown(Some(error))),
+            },
+        }
+    }
+
+    pub(super) async fn append(&self, statement: Statement) -> Result<()> {
+        match realm_of(&statement) {
+            None => self.append_to_organization(Change::Statement(Box::new(statement))).await,
+            Some(realm) => {
+                if matches!(statement, Statement::CreateRealm { .. }) {
+                    // First, so that nobody can miss a realm that exists; a realm that never comes is an empty log.
+                    self.append_to_organization(Change::Realm(realm)).await?;
+                }
+                self.append_to_realm(realm, statement).await
+            }
+        }
+    }
+
+    async fn append_to_organization(&self, change: Change) -> Result<()> {
+        let mut log = self.organization.lock().await;
+        let mut patience = Patience::default();
+        loop {
+            patience.judge(self.follow_organization(&mut log).await)?;
+            let holds = match &change {
+                Change::Statement(statement) => log.state.has_applied(statement),
+                Change::Realm(realm) => log.state.realms().contains(realm),
+                _ => false,
+            };
+            if holds {
+                break;
+            }
+            let entry = self.draft_for_organization(&mut log, &change)?;
+            match self.create_entry(&entry).await? {
+                // The next turn reads it back like anybody else's.
+                Attempt::Won(_) => {}
+                Attempt::Unknown(error) => patience.bear(error).await?,
+            }
+        }
+        drop(log);
+        self.ring(LogId::Organization).await;
+        Ok(())
+    }
+
+    fn draft_for_organization(&self, log: &mut OrganizationLog, change: &Change) -> Result<RawEntry> {
+        let author = self.options.signer.device_id();
+        let head = log.state.head;
+        let said = Said {
+            author,
+            op: log.memory.next_op(log.state.op(author))?,
+            timestamp: log.state.next_timestamp((self.options.clock)()),
+            organization: Head::EMPTY,
+        };
+        (*log.state).clone().admit_changes(&said, std::slice::from_ref(change))?;
+        let mut draft = Draft::default();
+        draft.push(change);
+        let header = Header { log: LogId::Organization, seq: head.seq, prev: head.hash, key_index: 0 };
+        draft.finish(&header, &said, &*self.options.signer, &*self.options.keys)
+    }
+
+    async fn append_to_realm(&self, realm: RealmId, statement: Statement) -> Result<()> {
+        let log = self.realm(realm)?;
+        let mut state = log.state.lock().await;
+        let change = Change::Statement(Box::new(statement));
+        let mut patience = Patience::default();
+        // As fresh as it can be: rules look at the organization as the entry quotes it.
+        self.organization_now().await?;
+        loop {
+            patience.judge(self.follow_realm(&log, &mut state).await)?;
+            let Change::Statement(statement) = &change else { unreachable!("made above") };
+            if state.certificates.has_applied(statement) {
+                break;
+            }
+            let entry = self.draft_for_realm(&log, &mut state, &change).await?;
+            match self.create_entry(&entry).await? {
+                Attempt::Won(_) => {}
+                Attempt::Unknown(error) => patience.bear(error).await?,
+            }
+        }
+        drop(state);
+        self.ring(LogId::Realm(realm)).await;
+        Ok(())
+    }
+
+    async fn draft_for_realm(
+        &self,
+        log: &RealmLog,
+        state: &mut super::follow::RealmState,
+        change: &Change,
+    ) -> Result<RawEntry> {
+        let organization = Arc::clone(&self.organization.lock().await.state);
+        let author = self.options.signer.device_id();
+        let said = Said {
+            author,
+            op: state.memory.next_op(state.certificates.op(author).max(state.data.op(author)))?,
+            timestamp: state.data.next_timestamp((self.options.clock)()),
+            organization: organization.head,
+        };
+        state.certificates.clone().admit_changes(&said, std::slice::from_ref(change), &organization)?;
+        let mut draft = Draft::default();
+        draft.push(change);
+        let head = state.head();
+        let header = Header { log: LogId::Realm(log.realm), seq: head.seq, prev: head.hash, key_index: 0 };
+        draft.finish(&header, &said, &*self.options.signer, &*self.options.keys)
+    }
+}
+
+/// The realm that a statement is about, `None` for the organization's.
+fn realm_of(statement: &Statement) -> Option<RealmId> {
+    match statement {
+        Statement::Bootstrap { .. }
+        | Statement::CreateUser { .. }
+        | Statement::CreateDevice { .. }
+        | Statement::UpdateUser { .. }
+        | Statement::RevokeUser { .. } => None,
+        Statement::CreateRealm { realm, .. }
+        | Statement::Share { realm, .. }
+        | Statement::Unshare { realm, .. }
+        | Statement::RotateKey { realm, .. }
+        | Statement::RenameRealm { realm, .. }
+        | Statement::ArchiveRealm { realm, .. } => Some(*realm),
+    }
+}
