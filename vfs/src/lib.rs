@@ -1,5 +1,22 @@
 //! Workspaces as filesystems: operations, local store, sync, and the adapters of each kernel.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`fs`] | the tree of one workspace on this device, in filesystem words |
+//! | [`store`] | the sealed local store below it: journal, content, index |
+//! | [`tree`] | the seam between the tree and sync |
+//! | [`notify`] | the one voice that tells the kernel to forget |
+//! | [`error`], [`clock`] | what goes wrong; what time it is |
 
+mod adapter;
 pub mod clock;
+mod content;
 pub mod error;
+pub mod fs;
+mod inode;
+pub mod notify;
+pub mod store;
 pub mod tree;
+
+pub use adapter::mount::{Mount, MountOptions};
+pub use inode::Kind;

@@ -1,0 +1,98 @@
+//! Making entries.
+
+use std::{ops::Range, sync::Arc};
+
+use parking_lot::Mutex;
+use parsecfs_crypto::random_bytes;
+
+use super::{Attributes, Touch, Volume, dentry_row, valid_name};
+use crate::{
+    content::PAGE_BYTES,
+    error::{ErrorKind, Result},
+    inode::{Dentry, Folder, Inode, Kind, Known, State},
+    store::RowKey,
+};
+
+/// Longest target of a symbolic link, as Linux has it.
+const TARGET_BYTES: Range<usize> = 1..PAGE_BYTES;
+
+/// Who makes an entry.
+#[derive(Clone, Copy, Debug)]
+pub struct Maker {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// What is to be made.
+#[derive(Clone, Copy, Debug)]
+pub enum NewKind<'a> {
+    /// A folder.
+    Folder,
+    /// A regular file.
+    File,
+    /// A symbolic link to this target.
+    Symlink(&'a [u8]),
+    /// A named pipe, socket or device.
+    Special(Kind, u64),
+}
+
+impl Volume {
+    /// Makes an entry in a folder and counts one reference of the kernel to it. `mode` is what it shall be after the
+    /// umask.
+    pub fn create(&self, folder: u64, name: &[u8], kind: NewKind<'_>, mode: u32, maker: Maker) -> Result<Attributes> {
+        let name = valid_name(name)?;
+        if matches!(kind, NewKind::Symlink(target) if !TARGET_BYTES.contains(&target.len())) {
+            return Err(ErrorKind::NameTooLong.into());
+        }
+        let mut namespace = self.namespace.lock();
+        let parent = self.folder_to_change(&mut namespace, folder)?;
+        let names = self.folder(&mut namespace, folder)?;
+        let hidden = match names.get(name.reveal()) {
+            Some((_, dentry)) if dentry.ino != 0 => return Err(ErrorKind::Exists.into()),
+            // A name whose entry never arrived gives way; the folder's next version does not list it any more.
+            Some((cookie, _)) => Some(cookie),
+            None => None,
+        };
+        let mut parent_state = parent.state.lock();
+        let (kind, target, rdev) = match kind {
+            NewKind::Folder => (Kind::Folder, None, 0),
+            NewKind::File => (Kind::File, None, 0),
+            NewKind::Symlink(target) => (Kind::Symlink, Some(target), 0),
+            NewKind::Special(kind, rdev) => (kind, None, rdev),
+        };
+        let inherits = parent_state.meta.mode & 0o2000 != 0;
+        let gid = if inherits { parent_state.meta.gid } else { maker.gid };
+        let mode = if inherits && kind == Kind::Folder { mode | 0o2000 } else { mode };
+        let mut meta = self.new_meta(random_bytes(), kind, mode & 0o7777, (maker.uid, gid));
+        (meta.parent, meta.parent_id, meta.rdev) = (folder, parent_state.meta.id, rdev);
+        let id = meta.entry_id();
+        let ino = self.store.new_ino();
+        let mut state = State::new(meta, true);
+        let mut rows = Vec::with_capacity(4);
+        if let Some(target) = target {
+            rows.extend(self.put_pages(ino, &mut state, 0, target)?);
+            state.meta.size = target.len() as u64;
+        }
+        let dentry = Dentry { name: Arc::from(name.reveal()), id, ino };
+        let cookie = self.store.new_cookie();
+        rows.extend(hidden.map(|hidden| (RowKey::Dentry(folder, hidden), None)));
+        rows.push(dentry_row(folder, cookie, &dentry));
+        rows.extend(self.changed_row(ino, &state));
+        parent_state.meta.subfolders += u32::from(kind == Kind::Folder);
+        rows.extend(self.touch(&parent, &mut parent_state, Touch::Content));
+        drop(parent_state);
+        self.store.log(rows);
+        let names = self.folder(&mut namespace, folder)?;
+        names.remove(name.reveal());
+        names.insert(cookie, dentry);
+        let attributes = Attributes::of(ino, &state);
+        let inode = Arc::new(Inode { ino, state: Mutex::new(state) });
+        namespace.inodes.insert(ino, Known { inode, lookups: 1 });
+        if kind == Kind::Folder {
+            namespace.folders.insert(ino, Folder::default());
+        }
+        Ok(attributes)
+    }
+}

@@ -1,0 +1,131 @@
+//! Finding entries: lookup, attributes, listing, and forgetting.
+
+use std::sync::Arc;
+
+use super::{Attributes, Volume, valid_name};
+use crate::{
+    error::{ErrorKind, Result},
+    inode::{Kind, Namespace, ROOT_INO},
+};
+
+/// One entry of a folder's stream.
+#[derive(Clone, Debug)]
+pub struct ListedEntry {
+    /// Where the stream goes on behind this entry.
+    pub next: u64,
+    /// Its inode.
+    pub ino: u64,
+    /// What it is.
+    pub kind: Kind,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+impl Volume {
+    /// Finds a name in a folder and counts one reference of the kernel to it.
+    pub fn lookup(&self, folder: u64, name: &[u8]) -> Result<Attributes> {
+        let name = match valid_name(name) {
+            // A name that cannot be stored is not there.
+            Err(error) if error.kind() == ErrorKind::InvalidName => return Err(ErrorKind::NotFound.into()),
+            other => other?,
+        };
+        let mut namespace = self.namespace.lock();
+        let ino = self.child(&mut namespace, folder, name.reveal())?;
+        self.refer(&mut namespace, ino)
+    }
+
+    /// The inode of a name that is shown.
+    pub(super) fn child(&self, namespace: &mut Namespace, folder: u64, name: &str) -> Result<u64> {
+        match self.folder(namespace, folder)?.get(name) {
+            Some((_, dentry)) if dentry.ino != 0 => Ok(dentry.ino),
+            _ => Err(ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// Counts a reference of the kernel.
+    pub(super) fn refer(&self, namespace: &mut Namespace, ino: u64) -> Result<Attributes> {
+        let known = self.known(namespace, ino)?;
+        known.lookups += 1;
+        let state = known.inode.state.lock();
+        Ok(Attributes::of(ino, &state))
+    }
+
+    /// Attributes of an inode.
+    pub fn attributes(&self, ino: u64) -> Result<Attributes> {
+        let inode = self.open_inode(ino)?;
+        let state = inode.state.lock();
+        Ok(Attributes::of(ino, &state))
+    }
+
+    /// Takes back references of the kernel; the last one ends an unlinked inode.
+    pub fn forget(&self, ino: u64, lookups: u64) {
+        let mut namespace = self.namespace.lock();
+        let Some(known) = namespace.inodes.get_mut(&ino) else { return };
+        known.lookups = known.lookups.saturating_sub(lookups);
+        if known.lookups > 0 || ino == ROOT_INO {
+            return;
+        }
+        let gone = namespace.inodes.remove(&ino);
+        namespace.folders.remove(&ino);
+        drop(namespace);
+        if let Some(known) = gone {
+            let mut state = known.inode.state.lock();
+            if state.unlinked {
+                self.release_content(&mut state);
+            }
+        }
+    }
+
+    /// Hands the entries behind `after` (0: from the start) to `each` until it says stop. With `refer`, counts a
+    /// reference to each entry that was taken.
+    pub fn list(
+        &self,
+        ino: u64,
+        after: u64,
+        refer: bool,
+        mut each: impl FnMut(&ListedEntry, Option<&Attributes>) -> bool,
+    ) -> Result<()> {
+        /// Entries looked at under one lock.
+        const STEP: usize = 64;
+        let mut after = after;
+        loop {
+            let mut namespace = self.namespace.lock();
+            let names: Vec<_> = self
+                .folder(&mut namespace, ino)?
+                .by_cookie
+                .range(after + 1..)
+                .take(STEP)
+                .map(|(cookie, dentry)| (*cookie, dentry.clone()))
+                .collect();
+            let Some((last, _)) = names.last() else { return Ok(()) };
+            let step_end = *last;
+            for (cookie, dentry) in names.into_iter().filter(|(_, dentry)| dentry.ino != 0) {
+                let Ok(inode) = self.inode(&namespace, dentry.ino) else {
+                    // One damaged entry must not hide its neighbours; a lookup of it says what is wrong.
+                    let entry = ListedEntry { next: cookie, ino: dentry.ino, kind: Kind::File, name: dentry.name };
+                    if !each(&entry, None) {
+                        return Ok(());
+                    }
+                    continue;
+                };
+                let attributes = Attributes::of(dentry.ino, &inode.state.lock());
+                let entry =
+                    ListedEntry { next: cookie, ino: dentry.ino, kind: attributes.kind, name: dentry.name.clone() };
+                if !each(&entry, Some(&attributes)) {
+                    return Ok(());
+                }
+                if refer {
+                    self.known(&mut namespace, dentry.ino)?.lookups += 1;
+                }
+            }
+            after = step_end;
+        }
+    }
+
+    /// The folder that lists a folder.
+    pub fn parent(&self, ino: u64) -> Result<u64> {
+        let inode = self.open_inode(ino)?;
+        let parent = inode.state.lock().meta.parent;
+        Ok(if parent == 0 { ROOT_INO } else { parent })
+    }
+}

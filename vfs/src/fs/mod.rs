@@ -1,0 +1,366 @@
+//! One workspace's tree on this device, in the words of a filesystem: lookup, create, rename, read, write.
+//!
+//! Operations answer from memory and the local store. The only thing that may be missing is content that was never
+//! fetched: [`Volume::read`] and [`Volume::write`] then name the blocks, and the caller fetches and asks again. Nothing
+//! here knows a kernel; `adapter` translates.
+//!
+//! Every change is logged in the store as one group of rows, under the locks that made it consistent.
+
+mod attributes;
+mod create;
+mod housekeeping;
+mod lookup;
+mod read;
+mod reclaim;
+mod remove;
+mod rename;
+mod tree;
+mod write;
+
+use std::{
+    collections::{BTreeMap, HashMap, hash_map::Entry},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use futures::future::try_join_all;
+use parking_lot::{Mutex, MutexGuard};
+use parsecfs_core::{id::RealmId, manifest::BlockAccess, name::EntryName};
+
+pub use self::{
+    attributes::{Attributes, SetAttributes, SetTime, XattrFlags},
+    create::{Maker, NewKind},
+    housekeeping::Housekeeper,
+    lookup::ListedEntry,
+    read::{Fetched, ReadOutcome},
+    rename::RenameMode,
+    write::{FallocateMode, WriteOutcome},
+};
+use crate::{
+    clock::Clock,
+    error::{Error, ErrorKind, Result},
+    inode::{Dentry, Folder, Inode, Kind, Known, Meta, Namespace, ROOT_INO, State, decode},
+    notify::Notices,
+    store::{RowBytes, RowKey, RowValue, Store},
+    tree::BlockSource,
+};
+
+/// Bytes in a block slot of the files made here.
+pub const BLOCK_BYTES: u64 = 512 << 10;
+
+/// The local tree of one workspace.
+pub struct Volume {
+    realm: RealmId,
+    store: Arc<Store>,
+    clock: Arc<dyn Clock>,
+    namespace: Mutex<Namespace>,
+    /// Inodes that wait for upload.
+    pending: Mutex<HashMap<u64, Pending>>,
+    /// Entries whose removal the storage does not know, by the folder that listed them.
+    removed: Mutex<BTreeMap<u64, Vec<u64>>>,
+    /// Rings with every local change.
+    changed: tokio::sync::watch::Sender<u64>,
+    notices: Notices,
+    /// Where blocks come from that are not here, and the runtime to wait for them on.
+    blocks: OnceLock<(Arc<dyn BlockSource>, tokio::runtime::Handle)>,
+    read_only: AtomicBool,
+    /// Owner of entries that came from elsewhere.
+    owner: (u32, u32),
+}
+
+/// An inode that waits for upload.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    change: u64,
+    changed_ns: i64,
+    folder: bool,
+    bytes: u64,
+}
+
+impl std::fmt::Debug for Volume {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Volume").field("realm", &self.realm).finish_non_exhaustive()
+    }
+}
+
+impl Volume {
+    /// Opens the tree of a realm over its store, making an empty root folder the first time. `owner` is the user and
+    /// group that entries from other devices belong to here.
+    pub fn open(
+        realm: RealmId,
+        store: Arc<Store>,
+        clock: Arc<dyn Clock>,
+        owner: (u32, u32),
+        notices: Notices,
+    ) -> Result<Self> {
+        let volume = Self {
+            realm,
+            changed: tokio::sync::watch::Sender::new(store.newest_change()),
+            store,
+            clock,
+            namespace: Mutex::default(),
+            pending: Mutex::default(),
+            removed: Mutex::default(),
+            notices,
+            blocks: OnceLock::new(),
+            read_only: AtomicBool::new(false),
+            owner,
+        };
+        if volume.store.row(RowKey::Inode(ROOT_INO))?.is_none() {
+            volume.make_root();
+        }
+        volume.load_waiting()?;
+        Ok(volume)
+    }
+
+    /// Whether changes by programs are refused.
+    pub fn set_read_only(&self, read_only: bool) {
+        self.read_only.store(read_only, Ordering::Relaxed);
+    }
+
+    /// Says where blocks come from that are not in the store. Once; a second source is ignored.
+    pub fn set_blocks(&self, source: Arc<dyn BlockSource>, runtime: tokio::runtime::Handle) {
+        // The first one stays: a volume belongs to one workspace.
+        let _ = self.blocks.set((source, runtime));
+    }
+
+    /// The runtime that waits for blocks, once there is one.
+    pub fn runtime(&self) -> Option<&tokio::runtime::Handle> {
+        self.blocks.get().map(|(_, runtime)| runtime)
+    }
+
+    /// Fetches blocks, all at once.
+    pub async fn fetch(&self, blocks: &[BlockAccess]) -> Result<Fetched> {
+        let (source, _) =
+            self.blocks.get().ok_or_else(|| Error::new(ErrorKind::Offline, "no storage to fetch from"))?;
+        try_join_all(blocks.iter().map(|block| async { Ok((*block, source.fetch(block).await?)) })).await
+    }
+
+    /// Fetches blocks from a thread that may wait.
+    fn fetch_blocking(&self, blocks: &[BlockAccess]) -> Result<Fetched> {
+        let runtime = self.runtime().ok_or_else(|| Error::new(ErrorKind::Offline, "no storage to fetch from"))?;
+        runtime.block_on(self.fetch(blocks))
+    }
+
+    /// Where changes from elsewhere are announced.
+    pub(crate) fn notices(&self) -> &Notices {
+        &self.notices
+    }
+
+    /// The store below.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    fn may_write(&self) -> Result<()> {
+        if self.read_only.load(Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::ReadOnly, "the workspace is mounted read-only"));
+        }
+        Ok(())
+    }
+
+    fn make_root(&self) {
+        // The first number given out in a new store.
+        let ino = self.store.new_ino();
+        debug_assert_eq!(ino, ROOT_INO);
+        let root = self.realm.root();
+        let mut meta = self.new_meta(*root.as_bytes(), Kind::Folder, 0o755, self.owner);
+        (meta.parent, meta.parent_id) = (ROOT_INO, *root.as_bytes());
+        // Nothing in it yet: what the storage says wins, and without any it goes up with the first child.
+        meta.need_sync = false;
+        self.store.log([inode_row(ROOT_INO, &meta)]);
+    }
+
+    /// What waits for upload, and what was removed, since before this process.
+    fn load_waiting(&self) -> Result<()> {
+        for ino in self.store.pending()? {
+            let inode = match self.load_inode(ino) {
+                Ok(inode) => inode,
+                Err(error) => {
+                    tracing::warn!(ino, %error, "an entry that waits for upload cannot be read");
+                    continue;
+                }
+            };
+            let meta = &inode.state.lock().meta;
+            if meta.removed.is_some() {
+                self.removed.lock().entry(meta.parent).or_default().push(ino);
+            } else {
+                self.pending.lock().insert(ino, Pending::of(meta));
+            }
+        }
+        Ok(())
+    }
+
+    fn new_meta(&self, id: [u8; 16], kind: Kind, mode: u32, owner: (u32, u32)) -> Meta {
+        let now = self.clock.now_ns();
+        Meta {
+            id,
+            kind,
+            mode,
+            uid: owner.0,
+            gid: owner.1,
+            rdev: 0,
+            size: 0,
+            atime_ns: now,
+            mtime_ns: now,
+            ctime_ns: now,
+            created_us: now / 1000,
+            updated_us: now / 1000,
+            parent: 0,
+            parent_id: [0; 16],
+            subfolders: 0,
+            xattrs: BTreeMap::new(),
+            link_group: None,
+            blocksize: BLOCK_BYTES,
+            base_version: 0,
+            base_limit: 0,
+            base_limit_change: 0,
+            change: self.store.new_change(),
+            changed_ns: now,
+            need_sync: true,
+            removed: None,
+        }
+    }
+
+    /// An inode that the kernel knows, or one from the store.
+    fn inode(&self, namespace: &Namespace, ino: u64) -> Result<Arc<Inode>> {
+        match namespace.inodes.get(&ino) {
+            Some(known) => Ok(known.inode.clone()),
+            None => self.load_inode(ino),
+        }
+    }
+
+    /// The inode of a number, kept in memory from now on until the kernel forgets it.
+    fn known<'a>(&self, namespace: &'a mut Namespace, ino: u64) -> Result<&'a mut Known> {
+        match namespace.inodes.entry(ino) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(place) => Ok(place.insert(Known { inode: self.load_inode(ino)?, lookups: 0 })),
+        }
+    }
+
+    fn load_inode(&self, ino: u64) -> Result<Arc<Inode>> {
+        let row = self.store.row(RowKey::Inode(ino))?.ok_or(ErrorKind::NotFound)?;
+        Ok(Arc::new(Inode { ino, state: Mutex::new(State::new(decode(&row)?, false)) }))
+    }
+
+    /// The one in-memory inode of a number, so that everybody locks the same state.
+    fn open_inode(&self, ino: u64) -> Result<Arc<Inode>> {
+        let mut namespace = self.namespace.lock();
+        self.known(&mut namespace, ino).map(|known| known.inode.clone())
+    }
+
+    /// The names of a folder, loaded.
+    fn folder<'a>(&self, namespace: &'a mut Namespace, ino: u64) -> Result<&'a mut Folder> {
+        if !namespace.folders.contains_key(&ino) {
+            let inode = self.known(namespace, ino)?.inode.clone();
+            let state = inode.state.lock();
+            if !state.meta.is_folder() {
+                return Err(ErrorKind::NotDirectory.into());
+            }
+            drop(state);
+            let mut folder = Folder::default();
+            for (cookie, row) in self.store.dentries(ino)? {
+                match row.and_then(|row| Dentry::decode(&row)) {
+                    Ok(dentry) => folder.insert(cookie, dentry),
+                    Err(error) => tracing::error!(ino, cookie, %error, "a name in a folder cannot be read"),
+                }
+            }
+            namespace.folders.insert(ino, folder);
+        }
+        namespace.folders.get_mut(&ino).ok_or_else(|| ErrorKind::Internal.into())
+    }
+
+    /// A folder that the caller wants to change, still in the tree.
+    fn folder_to_change(&self, namespace: &mut Namespace, ino: u64) -> Result<Arc<Inode>> {
+        self.may_write()?;
+        self.folder(namespace, ino)?;
+        let inode = self.known(namespace, ino)?.inode.clone();
+        if inode.state.lock().unlinked {
+            return Err(ErrorKind::NotFound.into());
+        }
+        Ok(inode)
+    }
+
+    /// Marks an inode as changed now and returns its row. With `content`, also as newly modified.
+    fn touch(&self, inode: &Inode, state: &mut MutexGuard<'_, State>, touch: Touch) -> Option<(RowKey, RowValue)> {
+        let now = self.clock.now_ns();
+        let meta = &mut state.meta;
+        meta.ctime_ns = now;
+        if touch == Touch::Content {
+            meta.mtime_ns = now;
+            meta.updated_us = now / 1000;
+        }
+        meta.change = self.store.new_change();
+        meta.changed_ns = now;
+        meta.need_sync = true;
+        self.changed_row(inode.ino, state)
+    }
+
+    /// The row of an inode after a change, unless nothing of it shall reach the disk any more.
+    fn changed_row(&self, ino: u64, state: &State) -> Option<(RowKey, RowValue)> {
+        if state.unlinked {
+            return None;
+        }
+        let meta = &state.meta;
+        let mut pending = self.pending.lock();
+        if meta.need_sync && meta.removed.is_none() {
+            pending.insert(ino, Pending::of(meta));
+        } else {
+            pending.remove(&ino);
+        }
+        drop(pending);
+        self.changed.send_if_modified(|newest| {
+            let newer = meta.change > *newest;
+            *newest = meta.change.max(*newest);
+            newer
+        });
+        Some(inode_row(ino, meta))
+    }
+}
+
+/// What a change touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Touch {
+    /// Attributes only.
+    Attributes,
+    /// Content, or the names in a folder.
+    Content,
+}
+
+impl Pending {
+    fn of(meta: &Meta) -> Self {
+        let bytes = if meta.is_folder() { 0 } else { meta.size };
+        Self { change: meta.change, changed_ns: meta.changed_ns, folder: meta.is_folder(), bytes }
+    }
+}
+
+/// The row of an inode.
+fn inode_row(ino: u64, meta: &Meta) -> (RowKey, RowValue) {
+    let pending = meta.removed.is_some() || meta.need_sync;
+    // A map of plain values always encodes.
+    let bytes = postcard::to_stdvec(meta).unwrap_or_default();
+    (RowKey::Inode(ino), Some(RowBytes { id: Some(meta.entry_id()), pending, bytes: bytes.into() }))
+}
+
+fn dentry_row(folder: u64, cookie: u64, dentry: &Dentry) -> (RowKey, RowValue) {
+    (RowKey::Dentry(folder, cookie), Some(RowBytes { id: None, pending: false, bytes: dentry.encode().into() }))
+}
+
+fn slot_row(ino: u64, number: u64, slot: &crate::content::Slot) -> (RowKey, RowValue) {
+    let value = (!slot.extents.is_empty()).then(|| {
+        let bytes = postcard::to_stdvec(slot).unwrap_or_default();
+        RowBytes { id: None, pending: false, bytes: bytes.into() }
+    });
+    (RowKey::Slot(ino, number), value)
+}
+
+/// A name as programs gave it, proved valid.
+fn valid_name(name: &[u8]) -> Result<EntryName> {
+    if name.len() > 255 {
+        return Err(ErrorKind::NameTooLong.into());
+    }
+    let text = std::str::from_utf8(name).map_err(|_| Error::from(ErrorKind::InvalidName))?;
+    EntryName::new(text).map_err(|e| Error::new(ErrorKind::InvalidName, "a name that cannot be stored").caused_by(e))
+}

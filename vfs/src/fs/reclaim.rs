@@ -1,0 +1,114 @@
+//! Space on disk: what is not used any more goes, and what the storage has may go when room is needed.
+
+use std::collections::BTreeSet;
+
+use super::{Volume, slot_row};
+use crate::{
+    content::{Extent, PAGE_BYTES, Piece, SLOT_PAGES, Slot, by_slot},
+    error::{ErrorKind, Result},
+    inode::{State, decode},
+};
+
+/// Segments that one round rewrites at most, so that a round stays short.
+const SEGMENTS_PER_ROUND: usize = 2;
+/// Room below which clean content is let go, in bytes.
+const ROOM_WANTED: u64 = 256 << 20;
+
+impl Volume {
+    /// Frees what can be freed without losing anything. Called by the background thread.
+    pub fn reclaim(&self) -> Result<()> {
+        let (free, _) = self.store.space()?;
+        if free < ROOM_WANTED {
+            self.drop_clean()?;
+        }
+        let sparse = self.store.reclaim()?;
+        for segment in sparse.into_iter().take(SEGMENTS_PER_ROUND) {
+            self.rewrite(segment)?;
+        }
+        Ok(())
+    }
+
+    /// Counts which pages are in use, so that segments can go. Once, after opening.
+    pub fn count_usage(&self) -> Result<()> {
+        self.store.count_usage(|row| {
+            let slot: Slot = decode(row)?;
+            let used = slot.extents.iter().filter_map(|extent| match extent.piece {
+                Piece::Stored { place, .. } => Some((place.segment, i64::from(extent.pages))),
+                Piece::Zero => None,
+            });
+            Ok(used.collect())
+        })
+    }
+
+    /// Lets go of content that the storage has too.
+    fn drop_clean(&self) -> Result<()> {
+        for ino in self.store.inodes()? {
+            let Ok(inode) = self.inode(&self.namespace.lock(), ino) else { continue };
+            let mut state = inode.state.lock();
+            if state.meta.is_folder() || state.unlinked {
+                continue;
+            }
+            self.load_slots(ino, &mut state)?;
+            let mut released = Vec::new();
+            let mut rows = Vec::new();
+            for (number, slot) in &mut state.slots {
+                let before = slot.extents.len();
+                slot.drop_clean(&mut released);
+                if slot.extents.len() != before {
+                    rows.push(slot_row(ino, *number, slot));
+                }
+            }
+            state.slots.retain(|_, slot| !slot.extents.is_empty());
+            self.store.log(rows);
+            self.settle(released);
+        }
+        Ok(())
+    }
+
+    /// Copies what is used in a segment to the end of the journal.
+    fn rewrite(&self, segment: u32) -> Result<()> {
+        let mut slots: BTreeSet<(u64, u64)> = BTreeSet::new();
+        for (ino, first, pages) in self.store.owners(segment)? {
+            slots.extend(by_slot(first, first + pages).map(|(slot, ..)| (ino, slot)));
+        }
+        for (ino, number) in slots {
+            let namespace = self.namespace.lock();
+            let inode = match self.inode(&namespace, ino) {
+                Ok(inode) => inode,
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let mut state = inode.state.lock();
+            drop(namespace);
+            self.load_slots(ino, &mut state)?;
+            self.rewrite_slot(segment, ino, &mut state, number)?;
+        }
+        Ok(())
+    }
+
+    fn rewrite_slot(&self, segment: u32, ino: u64, state: &mut State, number: u64) -> Result<()> {
+        let Some(slot) = state.slots.get_mut(&number) else { return Ok(()) };
+        let mut released = Vec::new();
+        for extent in slot.extents.clone() {
+            let Piece::Stored { place, stored, valid } = extent.piece else { continue };
+            if place.segment != segment {
+                continue;
+            }
+            let bytes = (usize::from(extent.pages) - 1) * PAGE_BYTES + usize::from(stored);
+            let mut data = vec![0u8; bytes];
+            self.store.read(place, &mut data)?;
+            let first = number * SLOT_PAGES + u64::from(extent.page);
+            let place = self.store.append(ino, first, &data)?;
+            let moved = Extent { piece: Piece::Stored { place, stored, valid }, ..extent };
+            slot.insert(moved, &mut released);
+        }
+        if !released.is_empty() {
+            let row = slot_row(ino, number, slot);
+            if !state.unlinked {
+                self.store.log([row]);
+            }
+            self.settle(released);
+        }
+        Ok(())
+    }
+}

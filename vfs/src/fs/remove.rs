@@ -1,0 +1,106 @@
+//! Taking entries away.
+
+use std::sync::Arc;
+
+use super::{Touch, Volume, inode_row, valid_name};
+use crate::{
+    error::{ErrorKind, Result},
+    inode::{Inode, Kind, Namespace, State},
+    store::{RowKey, RowValue},
+};
+
+impl Volume {
+    /// Removes a name that is not a folder's. Who has the file open goes on with it.
+    pub fn unlink(&self, folder: u64, name: &[u8]) -> Result<()> {
+        self.remove(folder, name, false)
+    }
+
+    /// Removes an empty folder.
+    pub fn rmdir(&self, folder: u64, name: &[u8]) -> Result<()> {
+        self.remove(folder, name, true)
+    }
+
+    fn remove(&self, folder: u64, name: &[u8], want_folder: bool) -> Result<()> {
+        let name = valid_name(name)?;
+        let name = name.reveal();
+        let mut namespace = self.namespace.lock();
+        let parent = self.folder_to_change(&mut namespace, folder)?;
+        let ino = self.child(&mut namespace, folder, name)?;
+        let inode = self.inode(&namespace, ino)?;
+        self.may_vanish(&mut namespace, &inode, want_folder)?;
+        let mut rows = self.drop_entry(&namespace, &inode, name)?;
+        let names = self.folder(&mut namespace, folder)?;
+        if let Some((cookie, _)) = names.remove(name) {
+            rows.push((RowKey::Dentry(folder, cookie), None));
+        }
+        let mut state = parent.state.lock();
+        state.meta.subfolders = state.meta.subfolders.saturating_sub(u32::from(want_folder));
+        rows.extend(self.touch(&parent, &mut state, Touch::Content));
+        self.store.log(rows);
+        Ok(())
+    }
+
+    /// Whether an entry may be removed, or replaced by one that is (or is not) a folder.
+    pub(super) fn may_vanish(&self, namespace: &mut Namespace, inode: &Inode, want_folder: bool) -> Result<()> {
+        let is_folder = inode.state.lock().meta.is_folder();
+        match (is_folder, want_folder) {
+            (true, false) => Err(ErrorKind::IsDirectory.into()),
+            (false, true) => Err(ErrorKind::NotDirectory.into()),
+            (true, true) if !self.folder(namespace, inode.ino)?.is_empty() => Err(ErrorKind::NotEmpty.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes an entry out of the store, listed last as `name`; the caller takes the name out of its folder. What the
+    /// storage has of it stays known until its removal is there too.
+    pub(super) fn drop_entry(
+        &self,
+        namespace: &Namespace,
+        inode: &Arc<Inode>,
+        name: &str,
+    ) -> Result<Vec<(RowKey, RowValue)>> {
+        let ino = inode.ino;
+        let mut state = inode.state.lock();
+        if state.meta.kind != Kind::Folder {
+            // Damaged rows do not keep a file from being removed.
+            if let Err(error) = self.load_slots(ino, &mut state) {
+                tracing::warn!(ino, %error, "content of a removed file cannot be read");
+                state.loaded = true;
+            }
+        }
+        let mut rows: Vec<(RowKey, RowValue)> =
+            state.slots.keys().map(|slot| (RowKey::Slot(ino, *slot), None)).collect();
+        if let Some(names) = namespace.folders.get(&ino) {
+            rows.extend(names.by_cookie.keys().map(|cookie| (RowKey::Dentry(ino, *cookie), None)));
+        }
+        let now = self.clock.now_ns();
+        state.meta.ctime_ns = now;
+        state.meta.change = self.store.new_change();
+        if state.meta.base_version > 0 {
+            state.meta.removed = Some(name.to_owned());
+            state.meta.changed_ns = now;
+            rows.push(inode_row(ino, &state.meta));
+            self.removed.lock().entry(state.meta.parent).or_default().push(ino);
+        } else {
+            rows.push((RowKey::Inode(ino), None));
+            rows.push((RowKey::Base(ino), None));
+        }
+        self.pending.lock().remove(&ino);
+        state.unlinked = true;
+        state.meta.subfolders = 0;
+        if namespace.inodes.get(&ino).is_none_or(|known| known.lookups == 0) {
+            self.release_content(&mut state);
+        }
+        Ok(rows)
+    }
+
+    /// Lets go of the content of an inode that nobody can reach.
+    pub(super) fn release_content(&self, state: &mut State) {
+        let mut released = Vec::new();
+        for slot in state.slots.values_mut() {
+            slot.remove(0, u8::MAX, &mut released);
+        }
+        state.slots.clear();
+        self.settle(released);
+    }
+}

@@ -1,0 +1,273 @@
+//! Inodes and folders in memory: what the kernel may refer to, by number.
+//!
+//! An inode number is the row number of the local store, keyed by entry id and never by path; it is never used for
+//! another entry. What is here is always also in the store (logged), so memory may forget an inode as soon as the kernel
+//! has; only an unlinked inode that is still open lives here alone.
+//!
+//! Locks, ascending: [`Namespace`] < the state of an inode. Two inodes are locked together only under the namespace.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use parsecfs_core::{
+    id::VlobId,
+    manifest::{BlockAccess, Extension, Kind as EntryKind},
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    content::Slot,
+    error::{Error, ErrorKind, Result},
+};
+
+/// The root folder's number, as the kernel wants it.
+pub(crate) const ROOT_INO: u64 = 1;
+
+/// What an inode is, in one byte of the row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// A folder.
+    Folder,
+    /// A regular file.
+    File,
+    /// A symbolic link; its target is its content.
+    Symlink,
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A character device.
+    CharDevice,
+    /// A block device.
+    BlockDevice,
+}
+
+/// Everything about an inode but its content: one row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Meta {
+    pub(crate) id: [u8; 16],
+    pub(crate) kind: Kind,
+    /// Permission bits.
+    pub(crate) mode: u32,
+    /// Owner as this device shows it; never leaves it.
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) rdev: u64,
+    pub(crate) size: u64,
+    pub(crate) atime_ns: i64,
+    pub(crate) mtime_ns: i64,
+    pub(crate) ctime_ns: i64,
+    pub(crate) created_us: i64,
+    pub(crate) updated_us: i64,
+    /// The folder that lists it: inode and entry.
+    pub(crate) parent: u64,
+    pub(crate) parent_id: [u8; 16],
+    /// Folders in this folder.
+    pub(crate) subfolders: u32,
+    pub(crate) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(crate) link_group: Option<[u8; 16]>,
+    /// Bytes in a block slot of the manifest.
+    pub(crate) blocksize: u64,
+    /// Version of the base manifest, 0 without one.
+    pub(crate) base_version: u32,
+    /// How far the base's content still counts: truncation lowers it.
+    pub(crate) base_limit: u64,
+    /// The change that last lowered it.
+    pub(crate) base_limit_change: u64,
+    /// The newest change.
+    pub(crate) change: u64,
+    pub(crate) changed_ns: i64,
+    pub(crate) need_sync: bool,
+    /// Removed here under this name, and the storage does not know yet.
+    pub(crate) removed: Option<String>,
+}
+
+impl Meta {
+    pub(crate) fn entry_id(&self) -> VlobId {
+        VlobId::from_bytes(self.id)
+    }
+
+    pub(crate) fn parent_entry(&self) -> VlobId {
+        VlobId::from_bytes(self.parent_id)
+    }
+
+    pub(crate) fn is_folder(&self) -> bool {
+        self.kind == Kind::Folder
+    }
+
+    /// Permission bits of an entry that says nothing about them.
+    pub(crate) fn default_mode(kind: Kind) -> u32 {
+        match kind {
+            Kind::Folder => 0o755,
+            Kind::Symlink => 0o777,
+            _ => 0o644,
+        }
+    }
+
+    /// The attributes that travel in the manifest.
+    pub(crate) fn extension(&self) -> Extension {
+        let (kind, rdev) = (self.kind, self.rdev);
+        Extension {
+            kind: match kind {
+                Kind::Folder | Kind::File => EntryKind::Regular,
+                Kind::Symlink => EntryKind::Symlink,
+                Kind::Fifo => EntryKind::Fifo,
+                Kind::Socket => EntryKind::Socket,
+                Kind::CharDevice => EntryKind::CharDevice { rdev },
+                Kind::BlockDevice => EntryKind::BlockDevice { rdev },
+            },
+            mode: (self.mode != Self::default_mode(kind)).then_some(self.mode),
+            mtime_ns: (self.mtime_ns != self.updated_us.saturating_mul(1000)).then_some(self.mtime_ns),
+            xattrs: self.xattrs.clone(),
+            link_group: self.link_group,
+            ..Extension::default()
+        }
+    }
+
+    /// Takes the attributes that a manifest brings.
+    pub(crate) fn set_extension(&mut self, extension: &Extension, folder: bool, updated: Timestamp) {
+        (self.kind, self.rdev) = match extension.kind {
+            EntryKind::Regular if folder => (Kind::Folder, 0),
+            EntryKind::Regular => (Kind::File, 0),
+            EntryKind::Symlink => (Kind::Symlink, 0),
+            EntryKind::Fifo => (Kind::Fifo, 0),
+            EntryKind::Socket => (Kind::Socket, 0),
+            EntryKind::CharDevice { rdev } => (Kind::CharDevice, rdev),
+            EntryKind::BlockDevice { rdev } => (Kind::BlockDevice, rdev),
+        };
+        self.mode = extension.mode.unwrap_or_else(|| Self::default_mode(self.kind));
+        self.updated_us = updated.as_micros();
+        self.mtime_ns = extension.mtime_ns.unwrap_or(self.updated_us.saturating_mul(1000));
+        self.xattrs.clone_from(&extension.xattrs);
+        self.link_group = extension.link_group;
+    }
+}
+
+/// An inode in memory.
+#[derive(Debug)]
+pub(crate) struct Inode {
+    pub(crate) ino: u64,
+    pub(crate) state: Mutex<State>,
+}
+
+/// What the lock of an inode protects.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) meta: Meta,
+    /// Slots in memory. All there are, once `loaded`.
+    pub(crate) slots: BTreeMap<u64, Slot>,
+    pub(crate) loaded: bool,
+    /// Blocks of the base, once needed.
+    pub(crate) base_blocks: Option<Arc<[BlockAccess]>>,
+    /// In no folder any more: changes stay in memory, and all of it goes with the last reference.
+    pub(crate) unlinked: bool,
+}
+
+impl State {
+    pub(crate) fn new(meta: Meta, loaded: bool) -> Self {
+        Self { meta, slots: BTreeMap::new(), loaded, base_blocks: None, unlinked: false }
+    }
+}
+
+/// One name in a folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Dentry {
+    pub(crate) name: Arc<str>,
+    pub(crate) id: VlobId,
+    /// 0: the entry itself is not known here (yet), and the name is not shown.
+    pub(crate) ino: u64,
+}
+
+/// A dentry as its row holds it.
+#[derive(Serialize, Deserialize)]
+struct DentryRow<'a> {
+    name: &'a str,
+    id: [u8; 16],
+    ino: u64,
+}
+
+impl Dentry {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let row = DentryRow { name: &self.name, id: *self.id.as_bytes(), ino: self.ino };
+        postcard::to_stdvec(&row).unwrap_or_default()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
+        let row: DentryRow<'_> = decode(bytes)?;
+        Ok(Self { name: Arc::from(row.name), id: VlobId::from_bytes(row.id), ino: row.ino })
+    }
+}
+
+/// Reads a row that this program wrote.
+pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
+    postcard::from_bytes(bytes).map_err(|e| Error::new(ErrorKind::Corrupt, "a row of the local store").caused_by(e))
+}
+
+/// A folder's names. A cookie is a place in the folder's stream: it rises with each new name and never comes again, so
+/// a stream that is read while names come and go neither skips nor repeats the others.
+#[derive(Debug, Default)]
+pub(crate) struct Folder {
+    pub(crate) by_cookie: BTreeMap<u64, Dentry>,
+    by_name: HashMap<Arc<str>, u64>,
+    /// Entries that are listed and not shown.
+    hidden: HashMap<VlobId, u64>,
+}
+
+impl Folder {
+    pub(crate) fn insert(&mut self, cookie: u64, dentry: Dentry) {
+        self.by_name.insert(dentry.name.clone(), cookie);
+        if dentry.ino == 0 {
+            self.hidden.insert(dentry.id, cookie);
+        } else {
+            self.hidden.remove(&dentry.id);
+        }
+        self.by_cookie.insert(cookie, dentry);
+    }
+
+    /// The place of an entry that is listed and not shown.
+    pub(crate) fn hidden(&self, id: VlobId) -> Option<(u64, Dentry)> {
+        let cookie = *self.hidden.get(&id)?;
+        self.by_cookie.get(&cookie).map(|dentry| (cookie, dentry.clone()))
+    }
+
+    /// The place of an entry that is shown.
+    pub(crate) fn shown(&self, ino: u64) -> Option<(u64, Dentry)> {
+        let (cookie, dentry) = self.by_cookie.iter().find(|(_, dentry)| dentry.ino == ino)?;
+        Some((*cookie, dentry.clone()))
+    }
+
+    pub(crate) fn remove(&mut self, name: &str) -> Option<(u64, Dentry)> {
+        let cookie = self.by_name.remove(name)?;
+        let dentry = self.by_cookie.remove(&cookie)?;
+        self.hidden.remove(&dentry.id);
+        Some((cookie, dentry))
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<(u64, &Dentry)> {
+        let cookie = *self.by_name.get(name)?;
+        self.by_cookie.get(&cookie).map(|dentry| (cookie, dentry))
+    }
+
+    /// Whether nothing that is shown is in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_cookie.values().all(|dentry| dentry.ino == 0)
+    }
+}
+
+/// An inode and how often the kernel refers to it.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) inode: Arc<Inode>,
+    pub(crate) lookups: u64,
+}
+
+/// What the namespace lock protects.
+#[derive(Debug, Default)]
+pub(crate) struct Namespace {
+    pub(crate) inodes: HashMap<u64, Known>,
+    pub(crate) folders: HashMap<u64, Folder>,
+}

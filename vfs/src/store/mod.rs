@@ -1,0 +1,585 @@
+//! The local store: everything a device keeps of one workspace, sealed.
+//!
+//! Two parts: [`segment`] files hold content and, between it, the journal of index rows; [`index`] is a SQLite database
+//! that is brought up to date from the rows in groups. A change is *logged* (visible to readers here at once), then
+//! *journaled* (in a segment; [`Store::sync`] makes it durable with one device flush), then *applied* to SQLite.
+//! After a crash the journal behind the index is replayed up to the first frame that does not hold: the state is a
+//! prefix of what happened, no older than the last sync.
+//!
+//! Not here: what the rows mean (`fs`), which bytes are fetched or sent (`sync`).
+//!
+//! Locks, ascending: `journal` < segments' < `queue` < `reader`.
+
+mod index;
+mod segment;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs::{File, TryLockError},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use parsecfs_core::id::VlobId;
+use parsecfs_crypto::{local::LocalKey, random_bytes};
+use serde::{Deserialize, Serialize};
+
+pub(crate) use self::index::{RowBytes, RowKey, RowValue};
+use self::{
+    index::{Counters, Index},
+    segment::{ScanEnd, Segments, io_error, sync_dir},
+};
+use crate::{
+    content::Place,
+    error::{Error, ErrorKind, Result},
+};
+
+/// Journal frames of rows are cut at this size.
+const JOURNAL_FRAME_BYTES: usize = 4 << 20;
+/// Rows that wait to be applied before the background thread is woken early.
+const APPLY_ROWS: usize = 16_384;
+/// Content is refused when the disk has less room than this, so that rows and the index always fit.
+const RESERVE_BYTES: u64 = 32 << 20;
+/// The room on disk is asked for again after this many appended bytes.
+const SPACE_CHECK_BYTES: u64 = 4 << 20;
+/// A segment with less than this share in use is rewritten, in per cent.
+const COMPACT_BELOW_PERCENT: u64 = 50;
+
+/// What was found when the store was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// Rows brought back from the journal.
+    pub rows: usize,
+    /// Whether the journal ended in something incomplete, as after a crash.
+    pub torn: bool,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// Rows not applied yet, newest value each.
+    overlay: BTreeMap<RowKey, RowValue>,
+    /// Rows being applied right now.
+    applying: BTreeMap<RowKey, RowValue>,
+    /// Rows of `overlay` that are not journaled yet.
+    unjournaled: BTreeSet<RowKey>,
+    /// Entry ids in the inode rows of `overlay` and of `applying`.
+    ids: HashMap<VlobId, u64>,
+    applying_ids: HashMap<VlobId, u64>,
+}
+
+impl Queue {
+    /// Whether a queued row says that this inode is that entry; `None` when no row is queued.
+    fn is_entry(&self, ino: u64, id: VlobId) -> Option<bool> {
+        let key = RowKey::Inode(ino);
+        let row = self.overlay.get(&key).or_else(|| self.applying.get(&key))?;
+        Some(row.as_ref().is_some_and(|row| row.id == Some(id)))
+    }
+}
+
+/// The local store of one workspace. One process at a time.
+#[derive(Debug)]
+pub struct Store {
+    dir: PathBuf,
+    segments: Segments,
+    queue: Mutex<Queue>,
+    /// Held while rows move from the queue to a segment, so that they arrive in order.
+    journal: Mutex<()>,
+    reader: Mutex<Index>,
+    writer: Mutex<Index>,
+    ino: AtomicU64,
+    cookie: AtomicU64,
+    change: AtomicU64,
+    /// Bytes appended since the room on disk was last asked for.
+    since_space_check: AtomicU64,
+    full: AtomicBool,
+    bytes_max: u64,
+    /// Pages in use of each segment.
+    usage: Mutex<Usage>,
+    /// The index as it was at opening, until pages in use are counted.
+    census: Mutex<Option<Index>>,
+    kick: Mutex<Option<std::sync::mpsc::SyncSender<()>>>,
+    recovery: Recovery,
+    /// Held for the life of the store.
+    _lock: File,
+}
+
+#[derive(Debug, Default)]
+struct Usage {
+    /// Pages in use; exact once `counted`.
+    pages: HashMap<u32, i64>,
+    counted: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct JournalFrame {
+    /// More frames follow that belong to the same group of changes.
+    more: bool,
+    counters: [u64; 3],
+    rows: Vec<JournalRow>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct JournalRow {
+    table: u8,
+    a: u64,
+    b: u64,
+    value: Option<(Option<[u8; 16]>, bool, Vec<u8>)>,
+}
+
+impl Store {
+    /// Opens or makes the store in `dir` and recovers what a crash left. At most `bytes_max` of content are kept.
+    pub fn open(dir: &Path, key: &LocalKey, bytes_max: u64) -> Result<Self> {
+        std::fs::create_dir_all(dir).map_err(|e| io_error("make the local store", e))?;
+        let lock = lock(dir)?;
+        let session: [u8; 16] = random_bytes();
+        let path = dir.join("index.sqlite");
+        let mut writer = Index::open(&path, key.clone(), session)?;
+        let reader = Index::open_reader(&path, key.clone())?;
+        let (position, mut counters) = writer.state()?;
+        let segments = Segments::open(&dir.join("segments"), key.clone(), session)?;
+        let mut rows = BTreeMap::new();
+        let mut group = Vec::new();
+        let end = segments.replay(position, |bytes| replay_frame(bytes, &mut group, &mut rows, &mut counters))?;
+        let recovery = Recovery { rows: rows.len(), torn: end != ScanEnd::Whole || !group.is_empty() };
+        segments.sync()?;
+        writer.apply(rows.iter(), segments.position(), counters)?;
+        sync_dir(dir)?;
+        let census = Index::open_reader(&path, key.clone())?;
+        census.freeze()?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            segments,
+            queue: Mutex::default(),
+            journal: Mutex::new(()),
+            reader: Mutex::new(reader),
+            writer: Mutex::new(writer),
+            ino: AtomicU64::new(counters.ino),
+            cookie: AtomicU64::new(counters.cookie),
+            change: AtomicU64::new(counters.change),
+            since_space_check: AtomicU64::new(SPACE_CHECK_BYTES),
+            full: AtomicBool::new(false),
+            bytes_max,
+            usage: Mutex::default(),
+            census: Mutex::new(Some(census)),
+            kick: Mutex::new(None),
+            recovery,
+            _lock: lock,
+        })
+    }
+
+    /// What was found at opening.
+    pub fn recovery(&self) -> Recovery {
+        self.recovery
+    }
+
+    /// A number that no inode of this store ever had.
+    pub(crate) fn new_ino(&self) -> u64 {
+        self.ino.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A number that no directory entry of this store ever had.
+    pub(crate) fn new_cookie(&self) -> u64 {
+        self.cookie.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A number above all that were given to changes before.
+    pub(crate) fn new_change(&self) -> u64 {
+        self.change.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The newest change number given out.
+    pub(crate) fn newest_change(&self) -> u64 {
+        self.change.load(Ordering::Relaxed)
+    }
+
+    /// Records changes of rows that belong together; they reach the disk all or not at all.
+    pub(crate) fn log(&self, rows: impl IntoIterator<Item = (RowKey, RowValue)>) {
+        let waiting = {
+            let mut queue = self.queue.lock();
+            for (key, value) in rows {
+                if let (RowKey::Inode(ino), Some(RowBytes { id: Some(id), .. })) = (key, &value) {
+                    queue.ids.insert(*id, ino);
+                }
+                queue.overlay.insert(key, value);
+                queue.unjournaled.insert(key);
+            }
+            queue.overlay.len()
+        };
+        if waiting == APPLY_ROWS {
+            self.wake();
+        }
+    }
+
+    /// A row as it is now.
+    pub(crate) fn row(&self, key: RowKey) -> Result<Option<Vec<u8>>> {
+        {
+            let queue = self.queue.lock();
+            if let Some(value) = queue.overlay.get(&key).or_else(|| queue.applying.get(&key)) {
+                return Ok(value.as_ref().map(|row| row.bytes.to_vec()));
+            }
+        }
+        self.reader.lock().get(key)
+    }
+
+    /// The names in a folder by cookie, each opened or the reason why not.
+    pub(crate) fn dentries(&self, parent: u64) -> Result<BTreeMap<u64, Result<Vec<u8>>>> {
+        let range = RowKey::Dentry(parent, 0)..=RowKey::Dentry(parent, u64::MAX);
+        self.range(
+            range,
+            |index| index.dentries(parent),
+            |key| match key {
+                RowKey::Dentry(_, cookie) => cookie,
+                _ => u64::MAX,
+            },
+        )
+    }
+
+    /// The slots of a file by number, each opened or the reason why not.
+    pub(crate) fn slots(&self, ino: u64) -> Result<BTreeMap<u64, Result<Vec<u8>>>> {
+        let range = RowKey::Slot(ino, 0)..=RowKey::Slot(ino, u64::MAX);
+        self.range(
+            range,
+            |index| index.slots(ino),
+            |key| match key {
+                RowKey::Slot(_, slot) => slot,
+                _ => u64::MAX,
+            },
+        )
+    }
+
+    /// Rows that are not applied win over those in the index; they are looked at first, since they move there.
+    fn range(
+        &self,
+        keys: std::ops::RangeInclusive<RowKey>,
+        read: impl FnOnce(&Index) -> Result<Vec<(u64, Result<Vec<u8>>)>>,
+        number: impl Fn(RowKey) -> u64,
+    ) -> Result<BTreeMap<u64, Result<Vec<u8>>>> {
+        let newer: BTreeMap<u64, RowValue> = {
+            let queue = self.queue.lock();
+            let applying = queue.applying.range(keys.clone());
+            let overlay = queue.overlay.range(keys);
+            applying.chain(overlay).map(|(key, value)| (number(*key), value.clone())).collect()
+        };
+        let mut found: BTreeMap<_, _> = read(&self.reader.lock())?.into_iter().collect();
+        for (number, value) in newer {
+            match value {
+                Some(row) => found.insert(number, Ok(row.bytes.to_vec())),
+                None => found.remove(&number),
+            };
+        }
+        Ok(found)
+    }
+
+    /// The inode of an entry.
+    pub(crate) fn ino_of(&self, id: VlobId) -> Result<Option<u64>> {
+        {
+            let queue = self.queue.lock();
+            let queued = queue.ids.get(&id).or_else(|| queue.applying_ids.get(&id));
+            if let Some(ino) = queued.filter(|ino| queue.is_entry(**ino, id) == Some(true)) {
+                return Ok(Some(*ino));
+            }
+        }
+        let indexed = self.reader.lock().ino_of(id)?;
+        let queue = self.queue.lock();
+        Ok(indexed.filter(|ino| queue.is_entry(*ino, id) != Some(false)))
+    }
+
+    /// Inodes that waited for upload when the store was opened.
+    pub(crate) fn pending(&self) -> Result<Vec<u64>> {
+        self.reader.lock().pending()
+    }
+
+    /// Every inode number in the index.
+    pub(crate) fn inodes(&self) -> Result<Vec<u64>> {
+        self.reader.lock().inodes()
+    }
+
+    /// Puts content into the store; all of `data` but its last page is whole pages.
+    pub(crate) fn append(&self, ino: u64, first_page: u64, data: &[u8]) -> Result<Place> {
+        self.check_space(data.len() as u64)?;
+        let outcome = self.segments.append_data(ino, first_page, data);
+        if outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::NoSpace) {
+            self.full.store(true, Ordering::Relaxed);
+            self.since_space_check.store(SPACE_CHECK_BYTES, Ordering::Relaxed);
+        }
+        outcome
+    }
+
+    /// Reads content: whole pages, but for the last one of what was appended together.
+    pub(crate) fn read(&self, place: Place, out: &mut [u8]) -> Result<()> {
+        self.segments.read(place, out)
+    }
+
+    /// Makes everything logged and appended so far durable.
+    pub fn sync(&self) -> Result<()> {
+        self.journal_rows()?;
+        self.segments.sync()
+    }
+
+    /// Brings the index up to date. Called by the background thread and at the end.
+    pub fn apply(&self) -> Result<()> {
+        let mut writer = self.writer.lock();
+        let (position, counters) = {
+            let _journal = self.journal.lock();
+            self.journal_rows_locked()?;
+            let mut queue = self.queue.lock();
+            if queue.overlay.is_empty() {
+                return Ok(());
+            }
+            queue.applying = std::mem::take(&mut queue.overlay);
+            queue.applying_ids = std::mem::take(&mut queue.ids);
+            (self.segments.position(), self.counters())
+        };
+        // The rows stay in `applying`, which only this function changes, so reading them needs no lock for long.
+        let rows = self.queue.lock().applying.clone();
+        let outcome = self.segments.sync().and_then(|()| writer.apply(rows.iter(), position, counters));
+        let mut queue = self.queue.lock();
+        let applied = std::mem::take(&mut queue.applying);
+        let applied_ids = std::mem::take(&mut queue.applying_ids);
+        if outcome.is_err() {
+            for (id, ino) in applied_ids {
+                queue.ids.entry(id).or_insert(ino);
+            }
+            for (key, value) in applied {
+                queue.overlay.entry(key).or_insert(value);
+            }
+        }
+        outcome
+    }
+
+    /// Ends: everything is durable and in the index.
+    pub fn close(&self) -> Result<()> {
+        self.sync()?;
+        self.apply()?;
+        self.writer.lock().checkpoint()
+    }
+
+    fn journal_rows(&self) -> Result<()> {
+        let _journal = self.journal.lock();
+        self.journal_rows_locked()
+    }
+
+    fn journal_rows_locked(&self) -> Result<()> {
+        let rows: Vec<(RowKey, RowValue)> = {
+            let mut queue = self.queue.lock();
+            let keys = std::mem::take(&mut queue.unjournaled);
+            keys.into_iter().filter_map(|key| queue.overlay.get(&key).map(|value| (key, value.clone()))).collect()
+        };
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let outcome = self.append_rows(&rows);
+        if outcome.is_err() {
+            self.queue.lock().unjournaled.extend(rows.iter().map(|(key, _)| *key));
+        }
+        outcome
+    }
+
+    fn append_rows(&self, rows: &[(RowKey, RowValue)]) -> Result<()> {
+        let counters = self.counters();
+        let mut rest = rows;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = rest.iter().take_while(|(_, value)| {
+                bytes += 48 + value.as_ref().map_or(0, |row| row.bytes.len());
+                bytes <= JOURNAL_FRAME_BYTES
+            });
+            let (now, later) = rest.split_at(fits.count().max(1));
+            let frame = JournalFrame {
+                more: !later.is_empty(),
+                counters: [counters.ino, counters.cookie, counters.change],
+                rows: now.iter().map(journal_row).collect(),
+            };
+            let encoded = postcard::to_stdvec(&frame)
+                .map_err(|e| Error::new(ErrorKind::Internal, "encode a journal frame").caused_by(e))?;
+            self.segments.append_rows(&encoded)?;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn counters(&self) -> Counters {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counters { ino: load(&self.ino), cookie: load(&self.cookie), change: load(&self.change) }
+    }
+
+    /// Bytes that content takes on disk.
+    pub fn bytes(&self) -> u64 {
+        self.segments.sizes().iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// The most that content may take.
+    pub fn bytes_max(&self) -> u64 {
+        self.bytes_max
+    }
+
+    /// Whether there is room for more content.
+    fn check_space(&self, more: u64) -> Result<()> {
+        let since = self.since_space_check.fetch_add(more, Ordering::Relaxed) + more;
+        let full = self.full.load(Ordering::Relaxed);
+        if since < SPACE_CHECK_BYTES && !full {
+            return Ok(());
+        }
+        self.since_space_check.store(0, Ordering::Relaxed);
+        let (free, total) = disk_space(&self.dir)?;
+        let reserve = RESERVE_BYTES.min(total / 16);
+        let no_room = free < reserve + more || self.bytes() + more > self.bytes_max;
+        self.full.store(no_room, Ordering::Relaxed);
+        if no_room {
+            self.wake();
+            return Err(Error::new(ErrorKind::NoSpace, "no room for more content in the local store"));
+        }
+        Ok(())
+    }
+
+    /// Free bytes and all bytes that content can use: what the disk and the limit allow.
+    pub fn space(&self) -> Result<(u64, u64)> {
+        let (free, _) = disk_space(&self.dir)?;
+        let used = self.bytes();
+        let free = free.min(self.bytes_max.saturating_sub(used));
+        Ok((free, used.saturating_add(free)))
+    }
+
+    /// Counts pages as used (or, negative, as no longer used).
+    pub(crate) fn use_pages(&self, segment: u32, pages: i64) {
+        *self.usage.lock().pages.entry(segment).or_default() += pages;
+    }
+
+    /// Adds what was in use when the store was opened; from then on usage is exact and segments can go. `pages` says
+    /// what a slot's row uses.
+    pub(crate) fn count_usage(&self, pages_of: impl Fn(&[u8]) -> Result<Vec<(u32, i64)>>) -> Result<()> {
+        let Some(census) = self.census.lock().take() else { return Ok(()) };
+        let mut pages: HashMap<u32, i64> = HashMap::new();
+        census.all_slots(|row| {
+            for (segment, count) in pages_of(row)? {
+                *pages.entry(segment).or_default() += count;
+            }
+            Ok(())
+        })?;
+        let mut usage = self.usage.lock();
+        for (segment, pages) in pages {
+            *usage.pages.entry(segment).or_default() += pages;
+        }
+        usage.counted = true;
+        Ok(())
+    }
+
+    /// Removes segments that nothing uses and names those that are worth rewriting, with who has pages there.
+    pub(crate) fn reclaim(&self) -> Result<Vec<u32>> {
+        let (unused, sparse) = self.reclaimable();
+        if !unused.is_empty() {
+            // Only a durable index allows older journal, and what it described, to go.
+            self.apply()?;
+            self.writer.lock().checkpoint()?;
+            for segment in unused {
+                self.segments.remove(segment)?;
+                self.usage.lock().pages.remove(&segment);
+                self.full.store(false, Ordering::Relaxed);
+            }
+        }
+        Ok(sparse)
+    }
+
+    fn reclaimable(&self) -> (Vec<u32>, Vec<u32>) {
+        let sizes = self.segments.sizes();
+        let current = self.segments.current();
+        let usage = self.usage.lock();
+        if !usage.counted {
+            return (Vec::new(), Vec::new());
+        }
+        let mut unused = Vec::new();
+        let mut sparse = Vec::new();
+        for (segment, bytes) in sizes.into_iter().filter(|(segment, _)| *segment != current) {
+            let used = usage.pages.get(&segment).copied().unwrap_or(0).max(0).cast_unsigned() * 4096;
+            if used == 0 {
+                unused.push(segment);
+            } else if used * 100 < bytes * COMPACT_BELOW_PERCENT {
+                sparse.push(segment);
+            }
+        }
+        (unused, sparse)
+    }
+
+    /// Files that have, or had, pages in a segment: (ino, first page, pages).
+    pub(crate) fn owners(&self, segment: u32) -> Result<Vec<(u64, u64, u64)>> {
+        self.segments.owners(segment)
+    }
+
+    /// Where [`Store::log`] and a full disk ring.
+    pub(crate) fn set_kick(&self, kick: std::sync::mpsc::SyncSender<()>) {
+        *self.kick.lock() = Some(kick);
+    }
+
+    fn wake(&self) {
+        if let Some(kick) = &*self.kick.lock() {
+            // A full channel means that the thread is awake already.
+            let _ = kick.try_send(());
+        }
+    }
+}
+
+fn lock(dir: &Path) -> Result<File> {
+    let file = File::create(dir.join("lock")).map_err(|e| io_error("open the lock of the local store", e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::new(ErrorKind::Busy, "another process has the local store open")),
+        Err(TryLockError::Error(error)) => Err(io_error("lock the local store", error)),
+    }
+}
+
+fn disk_space(dir: &Path) -> Result<(u64, u64)> {
+    let stat = rustix::fs::statvfs(dir).map_err(|e| io_error("ask for the room on disk", e.into()))?;
+    Ok((stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize))
+}
+
+fn journal_row((key, value): &(RowKey, RowValue)) -> JournalRow {
+    let (table, a, b) = match *key {
+        RowKey::Checkpoint => (0, 0, 0),
+        RowKey::Inode(ino) => (1, ino, 0),
+        RowKey::Base(ino) => (2, ino, 0),
+        RowKey::Dentry(parent, cookie) => (3, parent, cookie),
+        RowKey::Slot(ino, slot) => (4, ino, slot),
+    };
+    let value = value.as_ref().map(|row| (row.id.map(|id| *id.as_bytes()), row.pending, row.bytes.to_vec()));
+    JournalRow { table, a, b, value }
+}
+
+/// Collects the rows of one frame; they count once their group is complete.
+fn replay_frame(
+    bytes: &[u8],
+    group: &mut Vec<JournalRow>,
+    rows: &mut BTreeMap<RowKey, RowValue>,
+    counters: &mut Counters,
+) -> Result<()> {
+    let damaged = |e| Error::new(ErrorKind::Corrupt, "a journal frame cannot be read").caused_by(e);
+    let frame: JournalFrame = postcard::from_bytes(bytes).map_err(damaged)?;
+    group.extend(frame.rows);
+    if frame.more {
+        return Ok(());
+    }
+    let [ino, cookie, change] = frame.counters;
+    counters.ino = counters.ino.max(ino);
+    counters.cookie = counters.cookie.max(cookie);
+    counters.change = counters.change.max(change);
+    for row in group.drain(..) {
+        let key = match row.table {
+            0 => RowKey::Checkpoint,
+            1 => RowKey::Inode(row.a),
+            2 => RowKey::Base(row.a),
+            3 => RowKey::Dentry(row.a, row.b),
+            4 => RowKey::Slot(row.a, row.b),
+            _ => return Err(Error::new(ErrorKind::Corrupt, "a journal row of an unknown table")),
+        };
+        let value = row.value.map(|(id, pending, bytes)| RowBytes {
+            id: id.map(VlobId::from_bytes),
+            pending,
+            bytes: Arc::from(bytes),
+        });
+        rows.insert(key, value);
+    }
+    Ok(())
+}
