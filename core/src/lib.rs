@@ -11,14 +11,17 @@
 //! | [`certificate`], [`trust`] | signed statements, and who may do what, as of when |
 //! | [`keys_bundle`], [`statement`] | the keys of a realm; statements put together for the storage |
 //! | [`merge`] | what an entry becomes when it changed on two sides |
+//! | [`local_device`], [`device_file`] | a device with its secrets, and the file it lies in |
 //! | [`storage`] | the contract that every backend keeps |
 
 pub mod block;
 pub mod certificate;
+pub mod device_file;
 pub mod document;
 pub mod error;
 pub mod id;
 pub mod keys_bundle;
+pub mod local_device;
 pub mod manifest;
 pub mod merge;
 pub mod name;

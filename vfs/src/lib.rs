@@ -6,6 +6,7 @@
 //! | [`store`] | the sealed local store below it: journal, content, index |
 //! | [`tree`] | the seam between the tree and sync |
 //! | [`notify`] | the one voice that tells the kernel to forget |
+//! | [`organization`] | who belongs, who may do what, keys, devices |
 //! | [`error`], [`clock`] | what goes wrong; what time it is |
 
 mod adapter;
@@ -15,7 +16,9 @@ pub mod error;
 pub mod fs;
 mod inode;
 pub mod notify;
+pub mod organization;
 pub mod store;
+pub mod sync;
 pub mod tree;
 
 pub use adapter::mount::{Mount, MountOptions};

@@ -1,0 +1,422 @@
+//! One device's view of one organization: who belongs to it, who may do what, and the keys that follow from it.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`keys`] | what a storage borrows of the device: signatures, seals of its logs |
+//! | [`found`] | a new organization |
+//! | [`workspace`], [`realm_keys`] | making and listing workspaces; their keys |
+//! | [`documents`] | manifests and blocks between their clear and their sealed form |
+//! | [`recovery`] | further devices of the same person |
+//! | [`device_store`] | device files on disk |
+//! | `certificate_store` | the local copy that an offline start needs |
+//!
+//! Invariants: what is in memory was verified, and is on disk before anybody sees it; a batch of certificates is taken
+//! whole or not at all; [`Trust`] only grows. Nothing here knows a path inside a workspace.
+//!
+//! Statements are made by one loop (`append`): decide on what is known, send, and when somebody was faster or the answer
+//! was lost, look and decide again. So every operation may be repeated, and a crash between two statements leaves
+//! something that the next call or [`Organization::refresh`] carries on.
+
+mod certificate_store;
+pub mod device_store;
+pub mod documents;
+pub mod found;
+pub mod keys;
+pub mod realm_keys;
+pub mod recovery;
+pub mod workspace;
+
+use std::{
+    path::Path,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use parsecfs_core::{
+    certificate::{DeviceCertificate, DevicePurpose, UserProfile},
+    id::{DeviceId, RealmId, UserId},
+    local_device::LocalDevice,
+    name::{DeviceLabel, HumanHandle, OrganizationId},
+    statement::Author,
+    storage::{self, CertificateBatch, Statement, Storage},
+    time::Timestamp,
+    trust::{Trust, UserTrust},
+};
+use parsecfs_crypto::{random_bytes, sha256};
+use tokio::sync::Mutex as AsyncMutex;
+
+use self::certificate_store::{Appended, CertificateDatabase};
+pub use self::{
+    device_store::{AvailableDevice, DeviceList, DeviceStore, Keyring, Protection, Unlock},
+    found::{Founding, NewOrganization},
+    keys::OrganizationKeys,
+    recovery::{Recovery, open_recovery},
+    workspace::WorkspaceSummary,
+};
+use crate::{
+    clock::Clock,
+    error::{Error, ErrorKind, Result},
+};
+
+/// How often a statement is decided anew when others are faster. Each round means that somebody else's was accepted.
+const APPEND_ROUNDS_MAX: usize = 16;
+
+/// One device's view of one organization.
+pub struct Organization {
+    device: LocalDevice,
+    keys: Arc<OrganizationKeys>,
+    storage: Arc<dyn Storage>,
+    disk: Arc<CertificateDatabase>,
+    clock: Arc<dyn Clock>,
+    /// What is known now; replaced as a whole.
+    known: RwLock<Known>,
+    /// Held while certificates are fetched and accepted, so that one answer is checked on top of the other.
+    refreshing: AsyncMutex<()>,
+}
+
+#[derive(Clone)]
+struct Known {
+    trust: Arc<Trust>,
+    /// Last row of the database that is part of `trust`.
+    seq: u64,
+}
+
+/// An organization in a few words.
+#[derive(Clone, Debug)]
+pub struct OrganizationSummary {
+    /// Its name.
+    pub organization_id: OrganizationId,
+    /// Where it is kept.
+    pub server_url: String,
+    /// This device.
+    pub device_id: DeviceId,
+    /// Its user.
+    pub user_id: UserId,
+    /// SHA-256 of the root key in hex: equal for everybody who belongs to the same organization.
+    pub root_fingerprint: String,
+    /// Users that are not revoked.
+    pub users: usize,
+    /// Devices of users that are not revoked.
+    pub devices: usize,
+    /// Workspaces in which this user has a role.
+    pub workspaces: usize,
+}
+
+/// A person.
+#[derive(Clone, Debug)]
+pub struct UserSummary {
+    /// Who.
+    pub id: UserId,
+    /// Name and address; `None` where they are hidden from this user.
+    pub human_handle: Option<HumanHandle>,
+    /// What the person may do now.
+    pub profile: UserProfile,
+    /// Since when the person does not belong any more.
+    pub revoked: Option<Timestamp>,
+    /// Whether it is this device's user.
+    pub own: bool,
+}
+
+/// A device.
+#[derive(Clone, Debug)]
+pub struct DeviceSummary {
+    /// Which.
+    pub id: DeviceId,
+    /// Whose.
+    pub user: UserId,
+    /// Its label; `None` where it is hidden from this user.
+    pub label: Option<DeviceLabel>,
+    /// What it was made for.
+    pub purpose: DevicePurpose,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Whether its user is revoked.
+    pub revoked: bool,
+    /// Whether it is this device.
+    pub own: bool,
+}
+
+impl Organization {
+    /// Opens the organization of `device` with its local copy in `dir`, then asks the storage for news. Without network
+    /// the local copy is enough once there is one. `keys` must be made from the same device and be those of `storage`.
+    ///
+    /// `NotFound` when the organization does not know this device, `Untrusted` when certificates do not hold.
+    pub async fn open(
+        device: LocalDevice,
+        keys: Arc<OrganizationKeys>,
+        storage: Arc<dyn Storage>,
+        dir: &Path,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>> {
+        let (disk, known) = open_local(&device, dir).await?;
+        let organization = Arc::new(Self {
+            device,
+            keys,
+            storage,
+            disk: Arc::new(disk),
+            clock,
+            known: RwLock::new(known),
+            refreshing: AsyncMutex::new(()),
+        });
+        match organization.refresh().await {
+            Err(error) if error.kind() == ErrorKind::Offline && organization.knows_itself() => {
+                tracing::info!("the storage cannot be reached: certificates are those of the last time");
+            }
+            answer => answer?,
+        }
+        if organization.knows_itself() {
+            Ok(organization)
+        } else {
+            let device = organization.device_id();
+            Err(Error::new(ErrorKind::NotFound, format!("the organization does not know device {device}")))
+        }
+    }
+
+    /// Takes in new certificates, all or none of an answer, and remembers them; then does what an owner owes to
+    /// workspaces that were begun. `Untrusted` names the rule that does not hold and changes nothing.
+    pub async fn refresh(&self) -> Result<()> {
+        self.poll().await?;
+        self.finish_workspaces().await
+    }
+
+    /// What is known now.
+    #[must_use]
+    pub fn trust(&self) -> Arc<Trust> {
+        self.known().trust
+    }
+
+    /// Where it is kept.
+    #[must_use]
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
+    /// This device with its secrets.
+    #[must_use]
+    pub fn device(&self) -> &LocalDevice {
+        &self.device
+    }
+
+    /// This device.
+    #[must_use]
+    pub fn device_id(&self) -> DeviceId {
+        self.device.device_id
+    }
+
+    /// This device's user.
+    #[must_use]
+    pub fn user_id(&self) -> UserId {
+        self.device.user_id
+    }
+
+    /// Which organization.
+    #[must_use]
+    pub fn organization_id(&self) -> &OrganizationId {
+        &self.device.organization_id
+    }
+
+    /// What time it is.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// The timestamp of a manifest that is signed now: the time, but after every certificate that it rests on.
+    #[must_use]
+    pub fn next_timestamp(&self, realm: RealmId) -> Timestamp {
+        self.statement_time(&self.trust(), Some(realm))
+    }
+
+    /// The organization in a few words.
+    #[must_use]
+    pub fn summary(&self) -> OrganizationSummary {
+        let (users, devices) = (self.users(), self.devices());
+        OrganizationSummary {
+            organization_id: self.device.organization_id.clone(),
+            server_url: self.device.server_url.clone(),
+            device_id: self.device_id(),
+            user_id: self.user_id(),
+            root_fingerprint: hex(sha256(self.device.root_verify_key.as_bytes()).as_bytes()),
+            users: users.iter().filter(|user| user.revoked.is_none()).count(),
+            devices: devices.iter().filter(|device| !device.revoked).count(),
+            workspaces: self.own_realms(&self.trust()).len(),
+        }
+    }
+
+    /// Everybody who belongs or belonged to it.
+    #[must_use]
+    pub fn users(&self) -> Vec<UserSummary> {
+        let summary = |user: &UserTrust| UserSummary {
+            id: user.certificate().user_id,
+            human_handle: user.certificate().human_handle.clone(),
+            profile: user.profile(),
+            revoked: user.revoked(),
+            own: user.certificate().user_id == self.user_id(),
+        };
+        self.trust().users().map(summary).collect()
+    }
+
+    /// Every device of everybody.
+    #[must_use]
+    pub fn devices(&self) -> Vec<DeviceSummary> {
+        let trust = self.trust();
+        let revoked = |user| trust.user(user).is_some_and(|user| user.revoked().is_some());
+        let summary = |device: &DeviceCertificate| DeviceSummary {
+            id: device.device_id,
+            user: device.user_id,
+            label: device.device_label.clone(),
+            purpose: device.purpose,
+            created: device.timestamp,
+            revoked: revoked(device.user_id),
+            own: device.device_id == self.device_id(),
+        };
+        trust.devices().map(summary).collect()
+    }
+
+    fn known(&self) -> Known {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn knows_itself(&self) -> bool {
+        self.trust().device(self.device_id()).is_some_and(|device| device.user_id == self.user_id())
+    }
+
+    /// After every certificate that a statement about `realm`, or about users and devices, must follow.
+    fn statement_time(&self, trust: &Trust, realm: Option<RealmId>) -> Timestamp {
+        let cursor = trust.cursor();
+        let last = cursor.common.max(realm.and_then(|realm| cursor.realm.get(&realm).copied()));
+        last.map_or_else(|| self.clock.now(), |last| self.clock.now().max(last.next()))
+    }
+
+    /// This device as the author of a statement about `realm`, or about users and devices.
+    fn author(&self, trust: &Trust, realm: Option<RealmId>) -> Author<'_> {
+        Author { device: self.device_id(), key: &self.device.signing_key, timestamp: self.statement_time(trust, realm) }
+    }
+
+    /// Fetches and accepts certificates until nothing stands in the way of remembering them.
+    async fn poll(&self) -> Result<()> {
+        let _one_at_a_time = self.refreshing.lock().await;
+        loop {
+            let known = self.catch_up().await?;
+            let batch = self.storage.certificates(&known.trust.cursor()).await?;
+            if batch == CertificateBatch::default() {
+                return Ok(());
+            }
+            let trust = accept(&known.trust, &batch)?;
+            let seq = known.seq;
+            if self.on_disk(move |disk| disk.append(seq, &batch)).await? == Appended::Yes {
+                self.publish(Known { trust: Arc::new(trust), seq: seq + 1 });
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes in what another process of this device has remembered since.
+    async fn catch_up(&self) -> Result<Known> {
+        let known = self.known();
+        let seq = known.seq;
+        let batches = self.on_disk(move |disk| disk.batches_after(seq)).await?;
+        if batches.is_empty() {
+            return Ok(known);
+        }
+        let known = replay(known, &batches)?;
+        self.publish(known.clone());
+        Ok(known)
+    }
+
+    fn publish(&self, known: Known) {
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+    }
+
+    /// Sends the statement that `decide` makes of what is known, until it is applied or `decide` finds nothing to do.
+    async fn append(&self, decide: impl Fn(&Trust) -> Result<Option<Statement>>) -> Result<()> {
+        for _ in 0..APPEND_ROUNDS_MAX {
+            let Some(statement) = decide(&self.trust())? else { return Ok(()) };
+            match self.storage.append(statement).await {
+                Ok(()) => return self.poll().await,
+                Err(error) => match error.kind() {
+                    storage::ErrorKind::VersionConflict | storage::ErrorKind::OutcomeUnknown => self.poll().await?,
+                    _ => return Err(error.into()),
+                },
+            }
+        }
+        Err(Error::new(ErrorKind::Busy, "others keep changing the organization: try again"))
+    }
+
+    /// Works on the local copy where waiting for a disk is allowed.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&CertificateDatabase) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let disk = Arc::clone(&self.disk);
+        blocking(move || work(&disk)).await
+    }
+}
+
+/// The local copy, verified. One that is damaged is put aside: everything in it is on the storage too.
+async fn open_local(device: &LocalDevice, dir: &Path) -> Result<(CertificateDatabase, Known)> {
+    let (dir, key, root) = (dir.to_owned(), device.local_symkey.clone(), device.root_verify_key);
+    let user = device.user_id;
+    blocking(move || {
+        let load = || -> Result<_> {
+            let disk = CertificateDatabase::open(&dir, &key)?;
+            let batches = disk.batches_after(0)?;
+            Ok((disk, batches))
+        };
+        let (disk, batches) = match load() {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                tracing::warn!("the local certificates are damaged: they are put aside and fetched again");
+                CertificateDatabase::put_aside(&dir)?;
+                load()
+            }
+            loaded => loaded,
+        }?;
+        let nothing = Known { trust: Arc::new(Trust::new(root, user)), seq: 0 };
+        Ok((disk, replay(nothing, &batches)?))
+    })
+    .await
+}
+
+fn replay(mut known: Known, batches: &[CertificateBatch]) -> Result<Known> {
+    for batch in batches {
+        known = Known { trust: Arc::new(accept(&known.trust, batch)?), seq: known.seq + 1 };
+    }
+    Ok(known)
+}
+
+fn accept(trust: &Trust, batch: &CertificateBatch) -> Result<Trust> {
+    trust.apply(batch).map_err(|error| Error::new(ErrorKind::Untrusted, "certificates were refused").caused_by(error))
+}
+
+/// A document that did not pass, in terms of what the caller does next.
+fn refused(what: String, error: parsecfs_core::error::Error) -> Error {
+    use parsecfs_core::error::ErrorKind as Step;
+    let kind = match error.kind() {
+        // The seal holds, so this came from somebody with the key: forged, not damaged.
+        Step::Signature | Step::Author | Step::Timestamp | Step::Id | Step::Version | Step::Untrusted => {
+            ErrorKind::Untrusted
+        }
+        Step::UserId | Step::RealmId | Step::DeviceId => ErrorKind::Untrusted,
+        Step::Unsupported => ErrorKind::UnsupportedVersion,
+        Step::Decryption | Step::Format | Step::Zstd | Step::Deserialization | Step::Integrity => ErrorKind::Corrupt,
+        Step::Invalid | Step::TooLong | Step::Size | Step::Digest => ErrorKind::Corrupt,
+    };
+    Error::new(kind, what).caused_by(error)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::new(ErrorKind::Internal, "work on the disk was broken off").caused_by(error))?
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A fresh id (UUID version 4).
+fn random_id() -> [u8; 16] {
+    let mut id = random_bytes::<16>();
+    id[6] = id[6] & 0x0f | 0x40;
+    id[8] = id[8] & 0x3f | 0x80;
+    id
+}
