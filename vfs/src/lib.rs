@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`fs`] | the tree of one workspace on this device, in filesystem words |
 //! | [`store`] | the sealed local store below it: journal, content, index |
+//! | [`organization`] | one device's view of an organization |
+//! | [`sync`] | the tree and the storage brought together |
 //! | [`tree`] | the seam between the tree and sync |
 //! | [`notify`] | the one voice that tells the kernel to forget |
 //! | [`organization`] | who belongs, who may do what, keys, devices |
@@ -20,6 +22,8 @@ pub mod organization;
 pub mod store;
 pub mod sync;
 pub mod tree;
+mod workspace;
 
 pub use adapter::mount::{Mount, MountOptions};
 pub use inode::Kind;
+pub use workspace::{Workspace, WorkspaceOptions, WorkspaceStatus};

@@ -109,6 +109,16 @@ impl Mount {
         let _ = self.ended.clone().wait_for(|ended| *ended).await;
     }
 
+    /// Has the kernel hand over the changed pages that it holds. Waits, so not for a thread that requests need.
+    pub fn flush(&self) -> Result<()> {
+        let flush = || rustix::fs::syncfs(std::fs::File::open(&self.dir)?).map_err(std::io::Error::from);
+        match flush() {
+            // Somebody unmounted it meanwhile, which flushes too.
+            Err(_) if self.has_ended() => Ok(()),
+            outcome => outcome.map_err(|e| Error::new(ErrorKind::Internal, "flush the mount").caused_by(e)),
+        }
+    }
+
     /// Unmounts; `Busy` while something in it is in use. The kernel has handed over all it had when this returns.
     pub fn unmount(&self) -> Result<()> {
         if self.has_ended() {

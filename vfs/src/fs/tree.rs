@@ -148,8 +148,8 @@ impl LocalTree for Volume {
         for update in updates {
             match update {
                 TreeUpdate::Put { id, base, local, .. } => self.put(&mut namespace, &mut batch, id, base, local)?,
-                TreeUpdate::Fork { id, copy, parent, name, .. } => {
-                    self.fork(&mut namespace, &mut batch, id, copy, parent, &name)?;
+                TreeUpdate::Fork { id, copy, parent, .. } => {
+                    self.fork(&mut namespace, &mut batch, id, copy, parent)?;
                 }
                 TreeUpdate::Uploaded { seen, manifest } => {
                     self.uploaded(&namespace, &mut batch, seen.0, manifest)?;
@@ -622,7 +622,8 @@ impl Volume {
         Ok(())
     }
 
-    /// The entry as it is here becomes the new entry `copy`; its inode goes with it.
+    /// The entry as it is here becomes the new entry `copy`; its inode goes with it. The folder that lists the copy shows
+    /// it when its own update comes.
     fn fork(
         &self,
         namespace: &mut Namespace,
@@ -630,39 +631,25 @@ impl Volume {
         id: VlobId,
         copy: VlobId,
         parent: VlobId,
-        name: &EntryName,
     ) -> Result<()> {
         let ino = self.batch_ino(batch, id)?.ok_or(ErrorKind::Stale)?;
         let inode = self.batch_inode(namespace, batch, ino)?;
-        let parent_ino = self.batch_ino(batch, parent)?.ok_or(ErrorKind::Stale)?;
-        let parent_inode = self.batch_inode(namespace, batch, parent_ino)?;
         let old_folder = inode.state.lock().meta.parent;
         // The name now waits for the remote content, which gets an inode of its own.
         if let Some((cookie, dentry)) = self.folder(namespace, old_folder)?.shown(ino) {
             self.set_dentry(namespace, batch, old_folder, cookie, Dentry { ino: 0, ..dentry }, false)?;
         }
-        let parent_id = parent_inode.state.lock().meta.id;
-        {
-            let mut state = inode.state.lock();
-            let meta = &mut state.meta;
-            meta.id = *copy.as_bytes();
-            meta.base_version = 0;
-            meta.need_sync = true;
-            meta.removed = None;
-            (meta.parent, meta.parent_id) = (parent_ino, parent_id);
-            meta.change = self.store.new_change();
-            meta.changed_ns = self.clock.now_ns();
-        }
+        let mut state = inode.state.lock();
+        let meta = &mut state.meta;
+        meta.id = *copy.as_bytes();
+        meta.base_version = 0;
+        meta.need_sync = true;
+        meta.removed = None;
+        (meta.parent, meta.parent_id) = (0, *parent.as_bytes());
+        meta.change = self.store.new_change();
+        meta.changed_ns = self.clock.now_ns();
         batch.ids.insert(copy, ino);
         batch.ids.insert(id, 0);
-        let dentry = Dentry { name: Arc::from(name.reveal()), id: copy, ino };
-        let cookie = self.store.new_cookie();
-        self.set_dentry(namespace, batch, parent_ino, cookie, dentry, false)?;
-        let mut state = parent_inode.state.lock();
-        state.meta.need_sync = true;
-        state.meta.change = self.store.new_change();
-        state.meta.changed_ns = self.clock.now_ns();
-        batch.notices.push(Notice::Inode { ino: parent_ino });
         Ok(())
     }
 
