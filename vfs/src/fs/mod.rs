@@ -149,6 +149,11 @@ impl Volume {
         &self.notices
     }
 
+    /// Whether this inode waits for upload.
+    pub fn waits(&self, ino: u64) -> bool {
+        self.pending.lock().contains_key(&ino)
+    }
+
     /// The store below.
     pub fn store(&self) -> &Arc<Store> {
         &self.store
