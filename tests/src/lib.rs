@@ -1,4 +1,5 @@
 //! What tests of more than one crate share.
 
+pub mod cli;
 pub mod fake_tree;
 pub mod vectors;

@@ -1,0 +1,91 @@
+//! What the doctor asks the agent: is the storage well, is this device's data well, what would be lost.
+
+use std::sync::Arc;
+
+use parsecfs_core::certificate::DevicePurpose;
+use parsecfs_vfs::organization::{Organization, WorkspaceSummary};
+
+use super::{mounts::Mounts, views};
+use crate::{
+    daemon,
+    failure::Failure,
+    rpc::{Finding, StatusView, Verdict},
+};
+
+/// Looks at everything; what cannot be looked at is a finding too.
+pub(super) async fn run(organization: &Arc<Organization>, mounts: &Arc<Mounts>) -> Vec<Finding> {
+    let mut findings = vec![storage(organization).await, recovery(organization)];
+    match organization.workspaces().await {
+        Ok(summaries) => {
+            for summary in &summaries {
+                findings.extend(workspace(organization, summary, mounts).await);
+            }
+        }
+        Err(error) => findings.push(problem("workspaces", error.into())),
+    }
+    findings
+}
+
+fn finding(check: &str, verdict: Verdict, message: impl Into<String>) -> Finding {
+    Finding { check: check.to_owned(), verdict, message: message.into(), hint: None }
+}
+
+fn problem(check: &str, failure: Failure) -> Finding {
+    Finding { check: check.to_owned(), verdict: Verdict::Problem, message: failure.message, hint: failure.hint }
+}
+
+async fn storage(organization: &Organization) -> Finding {
+    let url = organization.summary().server_url;
+    if let Err(error) = organization.refresh().await {
+        return problem("storage", Failure::from(error).context(format_args!("{url} cannot be used")));
+    }
+    match daemon::storage_writable(&url) {
+        Ok(()) => finding("storage", Verdict::Ok, format!("{url} answers and can be written")),
+        Err(failure) => problem("storage", failure),
+    }
+}
+
+fn recovery(organization: &Organization) -> Finding {
+    let user = organization.user_id();
+    let devices = organization.devices();
+    let usable = |purpose: DevicePurpose| {
+        devices.iter().filter(|device| device.user == user && !device.revoked && device.purpose == purpose).count()
+    };
+    let ways = usable(DevicePurpose::PassphraseRecovery) + usable(DevicePurpose::Standard);
+    if ways > 1 {
+        return finding("recovery", Verdict::Ok, "there is another device or a recovery file");
+    }
+    Finding {
+        hint: Some(
+            "mountctl device recovery export FILE, and keep the file and its passphrase apart, elsewhere".into(),
+        ),
+        ..finding("recovery", Verdict::Warning, "this is the only device: if it is lost, all is lost")
+    }
+}
+
+async fn workspace(organization: &Arc<Organization>, summary: &WorkspaceSummary, mounts: &Arc<Mounts>) -> Vec<Finding> {
+    let name = views::name(summary);
+    match mounts.look(organization, summary).await {
+        Ok(Some(status)) => vec![integrity(&name, &status), unsynced(&name, &status)],
+        Ok(None) => Vec::new(),
+        Err(failure) => vec![problem("workspace", failure.context(format_args!("{name} cannot be opened")))],
+    }
+}
+
+fn integrity(name: &str, status: &StatusView) -> Finding {
+    if status.corrupt.is_empty() {
+        return finding("integrity", Verdict::Ok, format!("{name}: no damage is known"));
+    }
+    Finding {
+        hint: Some("put these files back from another device or a copy; all others can be used".into()),
+        ..finding("integrity", Verdict::Problem, format!("{name}: damaged entries {}", status.corrupt.join(", ")))
+    }
+}
+
+fn unsynced(name: &str, status: &StatusView) -> Finding {
+    if status.synced {
+        return finding("unsynced", Verdict::Ok, format!("{name}: everything is on the storage"));
+    }
+    let waits = format!("{name}: {} entries are only on this device", status.upload.items);
+    Finding { hint: Some("mountctl wait --synced".into()), ..finding("unsynced", Verdict::Warning, waits) }
+}

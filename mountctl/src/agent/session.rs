@@ -1,0 +1,262 @@
+//! Organizations as one device sees them, open while somebody uses them.
+//!
+//! A device's keys are in memory only as long as a mount or a running request holds its organization: what is kept
+//! here is a weak reference.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+};
+
+use parsecfs_core::{
+    certificate::DevicePurpose,
+    id::DeviceId,
+    local_device::LocalDevice,
+    name::{DeviceLabel, Email, HumanHandle, OrganizationId},
+    storage::Storage,
+};
+use parsecfs_vfs::{
+    clock::Clock,
+    error::ErrorKind,
+    organization::{
+        DeviceStore, Founding, NewOrganization, Organization, OrganizationKeys, Protection, Unlock, open_recovery,
+    },
+};
+use tokio::sync::Mutex;
+
+use crate::{
+    daemon::Storages,
+    devices::{self, Devices},
+    exit::Kind,
+    failure::{Failure, Result},
+    home::Home,
+    keyring::OsKeyring,
+    rpc,
+    secret::Secret,
+};
+
+/// The organizations that are open.
+pub(super) struct Sessions {
+    home: Home,
+    storages: Storages,
+    clock: Arc<dyn Clock>,
+    open: Mutex<HashMap<DeviceId, Weak<Organization>>>,
+}
+
+impl Sessions {
+    /// None open yet.
+    pub(super) fn new(home: Home, clock: Arc<dyn Clock>) -> Self {
+        Self { storages: Storages::new(home.clone()), home, clock, open: Mutex::default() }
+    }
+
+    /// The organization of this device, opened if it is not. Held open by whoever holds the answer.
+    pub(super) async fn organization(&self, id: DeviceId, password: Option<Secret>) -> Result<Arc<Organization>> {
+        let mut open = self.open.lock().await;
+        if let Some(organization) = open.get(&id).and_then(Weak::upgrade) {
+            return Ok(organization);
+        }
+        let device = self.load(id, password).await?;
+        let organization = self.join(device).await?;
+        open.insert(id, Arc::downgrade(&organization));
+        Ok(organization)
+    }
+
+    /// Makes an organization: the device file first, so that a crash never leaves an organization without a device.
+    pub(super) async fn found(
+        &self,
+        organization: &str,
+        backend: String,
+        person: HumanHandle,
+        device: rpc::NewDevice,
+    ) -> Result<Arc<Organization>> {
+        let protection = device.protection;
+        let new = NewOrganization {
+            organization_id: OrganizationId::new(organization)
+                .map_err(|_| usage("organization names have 1 to 32 letters, digits, - or _"))?,
+            human_handle: person,
+            device_label: label(&device.label)?,
+            server_url: backend,
+        };
+        let founding = Founding::prepare(new, &*self.clock)?;
+        let device = founding.device().clone();
+        let keys = OrganizationKeys::new(&device);
+        self.save(device.clone(), protection).await?;
+        match self.publish(&founding, &keys).await {
+            Ok(storage) => self.keep(device, keys, storage).await,
+            // An answer that was lost may still have founded it: then the device is the only way in.
+            Err(failure) if failure.kind == Kind::Offline => Err(failure),
+            Err(failure) => {
+                self.forget(device.device_id).await?;
+                Err(failure)
+            }
+        }
+    }
+
+    async fn publish(&self, founding: &Founding, keys: &Arc<OrganizationKeys>) -> Result<Arc<dyn Storage>> {
+        let storage = self.storages.create(founding.device(), keys).await?;
+        let published = founding.publish(&*storage).await;
+        published.map_err(|error| found_failure(error, &founding.device().server_url))?;
+        Ok(storage)
+    }
+
+    /// Makes a device from a recovery file.
+    pub(super) async fn import(
+        &self,
+        file: Vec<u8>,
+        passphrase: Secret,
+        device: rpc::NewDevice,
+    ) -> Result<rpc::DeviceView> {
+        let label = label(&device.label)?;
+        let recovery = blocking(move || {
+            open_recovery(&file, passphrase.reveal()).map_err(|error| match error.kind() {
+                ErrorKind::Locked => Failure::new(Kind::Locked, "the recovery passphrase does not open this file")
+                    .hint("look for a typing error"),
+                _ => Failure::from(error).context("cannot read the recovery file"),
+            })
+        })
+        .await?;
+        let old = self.join(recovery).await?;
+        let fresh = old.create_device(label, DevicePurpose::Standard).await;
+        let store = self.home.device_store(old.device_id());
+        drop(old);
+        blocking(move || {
+            let gone = std::fs::remove_dir_all(&store);
+            gone.map_err(|error| Failure::io("cannot remove what the recovery device kept", &error))
+        })
+        .await?;
+        let fresh = fresh?;
+        self.save(fresh.clone(), device.protection).await?;
+        self.device(fresh.device_id)
+    }
+
+    /// Protects a device's file in another way.
+    pub(super) async fn protect(
+        &self,
+        organization: &Organization,
+        protection: rpc::Protection,
+    ) -> Result<rpc::DeviceView> {
+        self.save(organization.device().clone(), protection).await?;
+        self.device(organization.device_id())
+    }
+
+    /// What a device's file tells.
+    fn device(&self, id: DeviceId) -> Result<rpc::DeviceView> {
+        Devices::of(&self.home)?.get(id).map(devices::view)
+    }
+
+    async fn join(&self, device: LocalDevice) -> Result<Arc<Organization>> {
+        let keys = OrganizationKeys::new(&device);
+        let storage = self.storages.open(&device, &keys).await?;
+        self.view(device, keys, storage).await
+    }
+
+    /// Opens the view of a device that was just made, and lets others find it.
+    async fn keep(
+        &self,
+        device: LocalDevice,
+        keys: Arc<OrganizationKeys>,
+        storage: Arc<dyn Storage>,
+    ) -> Result<Arc<Organization>> {
+        let mut open = self.open.lock().await;
+        let organization = self.view(device, keys, storage).await?;
+        open.insert(organization.device_id(), Arc::downgrade(&organization));
+        Ok(organization)
+    }
+
+    async fn view(
+        &self,
+        device: LocalDevice,
+        keys: Arc<OrganizationKeys>,
+        storage: Arc<dyn Storage>,
+    ) -> Result<Arc<Organization>> {
+        let dir = self.home.organization_store(device.device_id);
+        Ok(Organization::open(device, keys, storage, &dir, self.clock.clone()).await?)
+    }
+
+    async fn load(&self, id: DeviceId, password: Option<Secret>) -> Result<LocalDevice> {
+        let (home, store) = (self.home.clone(), DeviceStore::open(self.home.devices()));
+        blocking(move || {
+            let devices = Devices::of(&home)?;
+            let device = devices.get(id)?;
+            let keyring = OsKeyring;
+            let unlock = match (&device.protection, &password) {
+                (Protection::Password, Some(password)) => Unlock::Password(password.reveal()),
+                (Protection::Password, None) => {
+                    return Err(Failure::new(Kind::Locked, "the device is locked by a password"));
+                }
+                (Protection::Keyfile, _) => Unlock::Keyfile,
+                (Protection::Keyring, _) => Unlock::Keyring(&keyring),
+            };
+            store.load(id, &unlock).map_err(|error| locked(error, device.device_label.as_str(), &device.protection))
+        })
+        .await
+    }
+
+    async fn save(&self, device: LocalDevice, protection: rpc::Protection) -> Result<()> {
+        let store = DeviceStore::open(self.home.devices());
+        let clock = self.clock.clone();
+        blocking(move || {
+            let keyring = OsKeyring;
+            let unlock = match &protection {
+                rpc::Protection::Password(password) => Unlock::Password(password.reveal()),
+                rpc::Protection::Keyfile => Unlock::Keyfile,
+                rpc::Protection::Keyring => Unlock::Keyring(&keyring),
+            };
+            store
+                .save(&device, &unlock, &*clock)
+                .map_err(|error| Failure::from(error).context("cannot save the device file"))?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn forget(&self, id: DeviceId) -> Result<()> {
+        let store = DeviceStore::open(self.home.devices());
+        blocking(move || Ok(store.forget(id)?)).await
+    }
+}
+
+/// Runs slow or blocking work where it may wait.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|_| Err(Failure::new(Kind::Failed, "the agent failed inside").hint("its log says more")))
+}
+
+fn locked(error: parsecfs_vfs::error::Error, label: &str, protection: &Protection) -> Failure {
+    let what = format!("cannot unlock the device {label:?}");
+    match (error.kind(), protection) {
+        (ErrorKind::Locked, Protection::Password) => {
+            Failure::new(Kind::Locked, format!("{what}: wrong password, or its file was changed")).hint("try again")
+        }
+        (ErrorKind::Locked | ErrorKind::NotFound, _) => Failure { kind: Kind::Locked, ..Failure::from(error) }
+            .context(what)
+            .hint("put the key back, or make a new device with `mountctl device recovery import FILE`"),
+        (ErrorKind::Corrupt, _) => Failure::new(Kind::DeviceFile, format!("{what}: its file is damaged"))
+            .hint("put a copy of the file back, or make a new device with `mountctl device recovery import FILE`"),
+        _ => Failure::from(error).context(what),
+    }
+}
+
+fn found_failure(error: parsecfs_vfs::error::Error, backend: &str) -> Failure {
+    match error.kind() {
+        ErrorKind::Exists => Failure::new(Kind::Exists, format!("there is an organization in {backend} already"))
+            .hint("choose another directory, or join it: `mountctl device recovery import FILE`"),
+        _ => Failure::from(error).context("cannot make the organization"),
+    }
+}
+
+fn usage(text: &str) -> Failure {
+    Failure::new(Kind::Usage, text)
+}
+
+/// A person as typed.
+pub(super) fn person(email: &str, name: &str) -> Result<HumanHandle> {
+    let email = Email::new(email.trim()).map_err(|_| usage("this is not an e-mail address"))?;
+    HumanHandle::new(email, name.trim())
+        .map_err(|_| usage("a person's name has 1 to 254 bytes, and none of <>@,:;\\\"[]"))
+}
+
+fn label(text: &str) -> Result<DeviceLabel> {
+    DeviceLabel::new(text.trim()).map_err(|_| usage("a device label has 1 to 255 bytes"))
+}

@@ -1,0 +1,175 @@
+//! What the agent does for each request.
+
+use std::sync::Arc;
+
+use data_encoding::BASE64;
+use futures::future::BoxFuture;
+use parsecfs_core::{
+    id::{DeviceId, RealmId},
+    name::EntryName,
+};
+use parsecfs_vfs::{
+    error::ErrorKind,
+    organization::{Organization, WorkspaceSummary},
+};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{check, mounts::Mounts, server::Answer, session, session::Sessions, views};
+use crate::{
+    daemon,
+    exit::Kind,
+    failure::{Failure, Result},
+    home::Home,
+    rpc::{DeviceCall, MountView, RecoveryView, Request, WorkspaceView},
+    secret::Secret,
+};
+
+/// Everything an agent has: organizations that are open, and mounts.
+pub(super) struct Work {
+    sessions: Sessions,
+    mounts: Arc<Mounts>,
+}
+
+impl Work {
+    pub(super) fn new(home: Home) -> Self {
+        Self { sessions: Sessions::new(home.clone(), daemon::clock()), mounts: Arc::new(Mounts::new(home)) }
+    }
+
+    async fn request(&self, request: Request) -> Result<Value> {
+        match request {
+            Request::CreateOrganization { organization, backend, email, name, device } => {
+                let person = session::person(&email, &name)?;
+                let made = self.sessions.found(&organization, backend, person, device).await?;
+                done(&views::organization(&made))
+            }
+            Request::ImportRecovery { file, passphrase, device } => {
+                let file = BASE64.decode(file.as_bytes()).map_err(|_| garbled())?;
+                done(&self.sessions.import(file, passphrase, device).await?)
+            }
+            Request::Device { device, password, call } => {
+                let device = DeviceId::parse(&device).ok_or_else(garbled)?;
+                let organization = self.sessions.organization(device, password).await?;
+                self.call(&organization, call).await
+            }
+            Request::Mounts => done(&self.mounts.list()),
+            Request::Unmount { workspace, flush, force } => {
+                done(&self.mounts.unmount(realm(&workspace)?, flush, force).await?)
+            }
+            Request::Status { workspace } => done(&self.mounts.status(realm(&workspace)?).await?),
+            Request::PathStatus { workspace, inode } => {
+                done(&self.mounts.path_status(realm(&workspace)?, inode).await?)
+            }
+            Request::Sync { workspace } => done(&self.mounts.sync(realm(&workspace)?).await?),
+            Request::WaitSynced { workspace, timeout_ms } => {
+                done(&self.mounts.wait_synced(realm(&workspace)?, timeout_ms).await?)
+            }
+            Request::WaitUnmounted { workspace } => done(&self.mounts.wait_unmounted(realm(&workspace)?).await),
+        }
+    }
+
+    async fn call(&self, organization: &Arc<Organization>, call: DeviceCall) -> Result<Value> {
+        match call {
+            DeviceCall::Organization => {
+                refresh(organization).await?;
+                done(&views::organization(organization))
+            }
+            DeviceCall::Workspaces => done(&self.workspaces(organization).await?),
+            DeviceCall::CreateWorkspace { name } => done(&self.create_workspace(organization, &name).await?),
+            DeviceCall::Mount { workspace, dir, options } => {
+                let summary = self.find(organization, &workspace).await?;
+                done(&self.mounts.mount(organization, &summary, dir, options).await?)
+            }
+            DeviceCall::SyncOnce { workspace } => {
+                let summary = self.find(organization, &workspace).await?;
+                done(&self.mounts.sync_once(organization, &summary).await?)
+            }
+            DeviceCall::Protect { protection } => done(&self.sessions.protect(organization, protection).await?),
+            DeviceCall::ExportRecovery => {
+                let recovery = organization.export_recovery().await?;
+                done(&RecoveryView {
+                    file: BASE64.encode(&recovery.file),
+                    passphrase: Secret::from(recovery.passphrase),
+                })
+            }
+            DeviceCall::Check => done(&check::run(organization, &self.mounts).await),
+        }
+    }
+
+    async fn workspaces(&self, organization: &Arc<Organization>) -> Result<Vec<WorkspaceView>> {
+        refresh(organization).await?;
+        let summaries = organization.workspaces().await?;
+        Ok(summaries.iter().map(|summary| views::workspace(summary, self.mounts.dir(summary.realm))).collect())
+    }
+
+    async fn create_workspace(&self, organization: &Arc<Organization>, name: &str) -> Result<WorkspaceView> {
+        let entry = EntryName::new(name)
+            .map_err(|_| Failure::new(Kind::Usage, "a workspace name has 1 to 255 bytes and no slash"))?;
+        refresh(organization).await?;
+        let taken = |summary: &WorkspaceSummary| summary.name.as_ref() == Some(&entry);
+        if organization.workspaces().await?.iter().any(taken) {
+            return Err(Failure::new(Kind::Exists, format!("there is a workspace called {name:?} already"))
+                .hint("choose another name"));
+        }
+        let realm = organization.create_workspace(entry).await?;
+        let summary = organization.find_workspace(&realm.to_string()).await?;
+        Ok(views::workspace(&summary, None))
+    }
+
+    /// The workspace that the person means, after a look at what is new, if the storage can be reached.
+    async fn find(&self, organization: &Arc<Organization>, text: &str) -> Result<WorkspaceSummary> {
+        refresh(organization).await?;
+        organization.find_workspace(text).await.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => Failure::new(Kind::NotFound, format!("there is no workspace {text:?}"))
+                .hint("`mountctl workspace list` shows those that are"),
+            ErrorKind::InvalidArgument => Failure { kind: Kind::Ambiguous, ..Failure::from(error) }.hint("use the id"),
+            _ => error.into(),
+        })
+    }
+}
+
+impl Answer for Work {
+    fn answer(self: Arc<Self>, request: Request) -> BoxFuture<'static, Result<Value>> {
+        Box::pin(async move { self.request(request).await })
+    }
+
+    fn engaged(&self) -> bool {
+        !self.mounts.list().is_empty()
+    }
+
+    fn close(self: Arc<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move { self.mounts.close().await })
+    }
+}
+
+/// Looks at what is new. Offline is a normal state: what is known stays true.
+async fn refresh(organization: &Organization) -> Result<()> {
+    match organization.refresh().await {
+        Err(error) if error.kind() == ErrorKind::Offline => Ok(()),
+        answer => Ok(answer?),
+    }
+}
+
+fn done<T: Serialize>(view: &T) -> Result<Value> {
+    serde_json::to_value(view).map_err(|_| Failure::new(Kind::Failed, "the answer cannot be told"))
+}
+
+fn realm(text: &str) -> Result<RealmId> {
+    RealmId::parse(text).ok_or_else(garbled)
+}
+
+fn garbled() -> Failure {
+    Failure::new(Kind::Usage, "the agent does not understand this command")
+}
+
+/// Nothing is mounted there any more, or never was.
+pub(super) fn not_mounted() -> Failure {
+    Failure::new(Kind::NotMounted, "this workspace is not mounted").hint("`mountctl status` shows what is")
+}
+
+/// It is mounted already.
+pub(super) fn already(mount: &MountView) -> Failure {
+    let dir = mount.mount.display();
+    Failure::new(Kind::AlreadyMounted, format!("{} is mounted on {dir} already", mount.workspace))
+        .hint(format!("use it there, or `mountctl umount {dir}` first"))
+}

@@ -1,0 +1,306 @@
+//! The grammar of the command line. What each command does is in `command`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Mounts end-to-end encrypted workspaces as drives.
+#[derive(Debug, Parser)]
+#[command(name = "mountctl", version, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Keep everything in this directory instead of the platform's
+    #[arg(long, global = true, value_name = "DIR", env = "MOUNTCTL_HOME")]
+    pub home: Option<PathBuf>,
+    /// Act as this device: label, id or start of the id
+    #[arg(long, global = true, value_name = "ID", env = "MOUNTCTL_DEVICE")]
+    pub device: Option<String>,
+    /// Read the password from the first line of this file
+    #[arg(long, global = true, value_name = "FILE", env = "MOUNTCTL_PASSWORD_FILE")]
+    pub password_file: Option<PathBuf>,
+    /// Read the password from the first line of standard input
+    #[arg(long, global = true)]
+    pub password_stdin: bool,
+    /// Answer with one JSON document
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say nothing beside the answer
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Say more; repeat for more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// No colours
+    #[arg(long, global = true)]
+    pub no_color: bool,
+    /// Do not ask for confirmation
+    #[arg(short, long, global = true)]
+    pub yes: bool,
+}
+
+/// Everything that can be done.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make an organization in a local directory with one workspace and mount it; again: mount it again
+    Quickstart(Quickstart),
+    /// Organizations
+    #[command(subcommand)]
+    Org(Org),
+    /// Workspaces
+    #[command(subcommand)]
+    Workspace(Workspace),
+    /// Mount a workspace as a directory, in the background
+    Mount(Mount),
+    /// Unmount
+    Umount(Umount),
+    /// What is mounted and how it is
+    Status(Status),
+    /// Exchange changes with the storage now
+    Sync(Sync),
+    /// Wait until changes are on the storage
+    Wait(Wait),
+    /// Devices: the keys of a person on a machine
+    #[command(subcommand)]
+    Device(Device),
+    /// Look for what is wrong on this machine and with the workspaces
+    Doctor,
+    /// Print completions for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Serve a home in the background; commands start it
+    #[command(hide = true)]
+    Agent,
+}
+
+/// `quickstart`
+#[derive(Debug, Args)]
+pub struct Quickstart {
+    /// Directory that keeps the organization's sealed data
+    #[arg(long, value_name = "DIR")]
+    pub at: Option<PathBuf>,
+    /// Where to mount; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    pub mount: Option<PathBuf>,
+    /// Name of the workspace
+    #[arg(long, value_name = "NAME")]
+    pub workspace: Option<String>,
+}
+
+/// `org`
+#[derive(Debug, Subcommand)]
+pub enum Org {
+    /// Make an organization
+    Create(OrgCreate),
+    /// Show the organization of a device
+    Show,
+    /// List the organizations known here
+    List,
+}
+
+/// `org create`
+#[derive(Debug, Args)]
+pub struct OrgCreate {
+    /// Name of the organization
+    pub organization: String,
+    /// Where to keep it: file:///DIR, or a directory
+    #[arg(long, value_name = "URL")]
+    pub backend: String,
+    /// Your address
+    #[arg(long)]
+    pub email: String,
+    /// Your name
+    #[arg(long)]
+    pub name: String,
+    /// The device to make
+    #[command(flatten)]
+    pub device: NewDevice,
+}
+
+/// A device that a command makes.
+#[derive(Debug, Args)]
+pub struct NewDevice {
+    /// Name of the new device [default: name of this machine]
+    #[arg(long, value_name = "L")]
+    pub device_label: Option<String>,
+    /// What protects the new device's keys
+    #[arg(long, value_name = "METHOD", default_value = "password")]
+    pub auth: Auth,
+}
+
+/// What protects a device's keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Auth {
+    /// A password
+    Password,
+    /// The keyring of the operating system
+    Keyring,
+    /// A file beside the device file that only you can read
+    Keyfile,
+}
+
+/// `workspace`
+#[derive(Debug, Subcommand)]
+pub enum Workspace {
+    /// Make a workspace
+    Create {
+        /// Its name
+        name: String,
+    },
+    /// List your workspaces
+    List,
+}
+
+/// `mount`
+#[derive(Debug, Args)]
+pub struct Mount {
+    /// Name, id, or start of the id
+    pub workspace: String,
+    /// An empty directory [default: a new one in your home, named for the workspace]
+    pub dir: Option<PathBuf>,
+    /// Let nobody change anything through this mount
+    #[arg(long)]
+    pub read_only: bool,
+    /// Return when it is unmounted
+    #[arg(long)]
+    pub foreground: bool,
+    /// Options: ro, rw, allow_other, cache=SIZE
+    #[arg(short = 'o', value_name = "OPT", value_delimiter = ',')]
+    pub options: Vec<String>,
+}
+
+/// `umount`
+#[derive(Debug, Args)]
+pub struct Umount {
+    /// The workspace or the directory
+    #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "WORKSPACE|DIR")]
+    pub target: Option<String>,
+    /// Everything that is mounted
+    #[arg(long)]
+    pub all: bool,
+    /// First bring all changes to the storage
+    #[arg(long)]
+    pub flush: bool,
+    /// Even when changes are not on the storage yet (they stay on this device) or programs use it
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `status`
+#[derive(Debug, Args)]
+pub struct Status {
+    /// A mounted workspace, or a path inside one
+    #[arg(value_name = "WORKSPACE|PATH")]
+    pub target: Option<String>,
+}
+
+/// `sync`
+#[derive(Debug, Args)]
+pub struct Sync {
+    /// Name, id, start of the id, or a path inside a mounted one
+    pub workspace: String,
+}
+
+/// `wait`
+#[derive(Debug, Args)]
+pub struct Wait {
+    /// A mounted workspace, or a path inside one; else all that are mounted
+    #[arg(value_name = "WORKSPACE|PATH")]
+    pub target: Option<String>,
+    /// Wait until everything is on the storage
+    #[arg(long, required = true)]
+    pub synced: bool,
+    /// At most so many seconds
+    #[arg(long, value_name = "S")]
+    pub timeout: Option<f64>,
+}
+
+/// `device`
+#[derive(Debug, Subcommand)]
+pub enum Device {
+    /// List the devices on this machine
+    List,
+    /// Protect the device's keys in another way
+    Auth {
+        /// How
+        method: Auth,
+        /// Read the new password from the first line of this file
+        #[arg(long, value_name = "FILE")]
+        new_password_file: Option<PathBuf>,
+    },
+    /// Remove a device and all that it keeps from this machine
+    Forget {
+        /// Label, id, or start of the id
+        id: String,
+        /// Even when it has changes that are nowhere else
+        #[arg(long)]
+        force: bool,
+    },
+    /// A way back when all devices are lost
+    #[command(subcommand)]
+    Recovery(Recovery),
+}
+
+/// `device recovery`
+#[derive(Debug, Subcommand)]
+pub enum Recovery {
+    /// Write a recovery file; its passphrase is shown once
+    Export {
+        /// Where
+        file: PathBuf,
+    },
+    /// Make a device from a recovery file
+    Import {
+        /// The recovery file
+        file: PathBuf,
+        /// Read the passphrase from the first line of this file
+        #[arg(long, value_name = "FILE")]
+        passphrase_file: Option<PathBuf>,
+        /// The device to make
+        #[command(flatten)]
+        device: NewDevice,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_flags_stand_anywhere() {
+        let cli = Cli::try_parse_from(["mountctl", "status", "--json", "--home", "/h"]).unwrap();
+        assert!(cli.global.json && cli.global.home.is_some());
+    }
+
+    #[test]
+    fn no_flag_takes_a_password_itself() {
+        fn walk(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                let name = argument.get_id().as_str();
+                let secret = name.contains("password") || name.contains("passphrase");
+                assert!(!secret || name.ends_with("file") || name.ends_with("stdin"), "{name}");
+            }
+            command.get_subcommands().for_each(walk);
+        }
+        walk(&Cli::command());
+    }
+}

@@ -1,0 +1,356 @@
+//! What commands and the agent say to each other: one greeting, one request, one reply, each a line of JSON. The views
+//! in replies are also what `--json` prints.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{failure::Failure, secret::Secret};
+
+/// Longest line either side accepts; a request carries a password at most, a reply a list of workspaces.
+pub const LINE_BYTES_MAX: u64 = 16 << 20;
+
+/// First line of every connection. A command that got it knows that its request will be worked on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Greeting {
+    /// Version of the agent's program.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+}
+
+/// How a device file is to be protected.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protection {
+    /// A password that a person remembers.
+    Password(Secret),
+    /// A fresh key in the keyring of the operating system.
+    Keyring,
+    /// A fresh key in a file beside the device file.
+    Keyfile,
+}
+
+/// The person and machine that a new device is for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NewDevice {
+    /// Name of the device.
+    pub label: String,
+    /// How its file is protected.
+    pub protection: Protection,
+}
+
+/// One question to the agent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "op")]
+pub enum Request {
+    /// New organization with its first user and device; answers [`OrganizationView`].
+    CreateOrganization {
+        /// Its name.
+        organization: String,
+        /// Where it is kept.
+        backend: String,
+        /// The first user's address.
+        email: String,
+        /// The first user's name.
+        name: String,
+        /// The first device.
+        device: NewDevice,
+    },
+    /// New device from a recovery file; answers [`DeviceView`].
+    ImportRecovery {
+        /// The recovery file's bytes, base64.
+        file: String,
+        /// What opens it.
+        passphrase: Secret,
+        /// The new device.
+        device: NewDevice,
+    },
+    /// Something of a device's organization.
+    Device {
+        /// Which device, 32 hexadecimal digits.
+        device: String,
+        /// What opens it, if that is a password and the agent has not opened it already.
+        password: Option<Secret>,
+        /// What to do.
+        call: DeviceCall,
+    },
+    /// What is mounted; answers a list of [`MountView`].
+    Mounts,
+    /// Ends a mount; answers [`MountView`].
+    Unmount {
+        /// Its workspace.
+        workspace: String,
+        /// First bring everything to the storage.
+        flush: bool,
+        /// Even with unsynced changes, or while it is in use.
+        force: bool,
+    },
+    /// How a mounted workspace is; answers [`StatusView`].
+    Status {
+        /// Its id.
+        workspace: String,
+    },
+    /// How one entry of a mounted workspace is; answers [`PathView`].
+    PathStatus {
+        /// The workspace.
+        workspace: String,
+        /// Inode number, as the mount tells it.
+        inode: u64,
+    },
+    /// Syncs a mounted workspace now; answers [`StatusView`].
+    Sync {
+        /// Its id.
+        workspace: String,
+    },
+    /// Returns when everything of a mounted workspace is synced; answers [`StatusView`].
+    WaitSynced {
+        /// Its id.
+        workspace: String,
+        /// At most so long.
+        timeout_ms: Option<u64>,
+    },
+    /// Returns when a workspace is no longer mounted.
+    WaitUnmounted {
+        /// Its id.
+        workspace: String,
+    },
+}
+
+/// What to do with a device's organization.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceCall {
+    /// Answers [`OrganizationView`].
+    Organization,
+    /// Answers a list of [`WorkspaceView`].
+    Workspaces,
+    /// Answers [`WorkspaceView`].
+    CreateWorkspace {
+        /// Its name.
+        name: String,
+    },
+    /// Answers [`MountView`].
+    Mount {
+        /// Name, id, or start of the id.
+        workspace: String,
+        /// Where; checked by the command.
+        dir: Option<PathBuf>,
+        /// How.
+        options: MountRequest,
+    },
+    /// Syncs a workspace that need not be mounted; answers [`StatusView`].
+    SyncOnce {
+        /// Name, id, or start of the id.
+        workspace: String,
+    },
+    /// Protects the device file in another way; answers [`DeviceView`].
+    Protect {
+        /// The new way.
+        protection: Protection,
+    },
+    /// Makes a recovery device; answers [`RecoveryView`].
+    ExportRecovery,
+    /// Looks for what is wrong with the storage and this device's stores; answers a list of [`Finding`].
+    Check,
+}
+
+/// How to mount.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct MountRequest {
+    /// Nothing can be changed through it.
+    pub read_only: bool,
+    /// Users other than the one who mounts may look, as their modes allow.
+    pub allow_other: bool,
+    /// Limit of the local store in bytes.
+    pub cache_bytes: Option<u64>,
+}
+
+/// The answer to a request.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// What was asked for.
+    Done(Value),
+    /// Why not.
+    Failed(Failure),
+}
+
+/// A person as others see them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserView {
+    /// 32 hexadecimal digits.
+    pub user_id: String,
+    /// Address.
+    pub email: String,
+    /// Name.
+    pub name: String,
+    /// `admin`, `standard`, `outsider`.
+    pub profile: String,
+    /// Whether this user is no longer one.
+    pub revoked: bool,
+}
+
+/// An organization as one of its devices sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrganizationView {
+    /// Its name.
+    pub organization: String,
+    /// Where it is kept.
+    pub backend: String,
+    /// SHA-256 of its root key, hexadecimal: equal for everybody who belongs to the same organization.
+    pub fingerprint: String,
+    /// The device that looks.
+    pub device_id: String,
+    /// Its user's address.
+    pub email: String,
+    /// Everybody.
+    pub users: Vec<UserView>,
+    /// Workspaces that this user sees.
+    pub workspaces: u64,
+}
+
+/// A device, as its file or the organization tells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceView {
+    /// 32 hexadecimal digits.
+    pub device_id: String,
+    /// Its name.
+    pub label: String,
+    /// The organization.
+    pub organization: String,
+    /// The user's address.
+    pub email: String,
+    /// Where the organization is kept.
+    pub backend: String,
+    /// `password`, `keyring`, `keyfile`.
+    pub auth: String,
+}
+
+/// A workspace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkspaceView {
+    /// 32 hexadecimal digits.
+    pub workspace_id: String,
+    /// Its name, as this user sees it.
+    pub name: String,
+    /// `reader`, `contributor`, `manager`, `owner`.
+    pub role: String,
+    /// Where it is mounted.
+    pub mount: Option<PathBuf>,
+}
+
+/// A mount.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountView {
+    /// 32 hexadecimal digits.
+    pub workspace_id: String,
+    /// Name of the workspace.
+    pub workspace: String,
+    /// Its organization.
+    pub organization: String,
+    /// The device that mounted it.
+    pub device_id: String,
+    /// Where.
+    pub mount: PathBuf,
+    /// Whether nothing can be changed through it.
+    pub read_only: bool,
+}
+
+/// Things and bytes that wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Amount {
+    /// Entries.
+    pub items: u64,
+    /// Bytes, about.
+    pub bytes: u64,
+}
+
+/// One thing that waits, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// Entry, 32 hexadecimal digits; absent when it is the workspace.
+    pub entry_id: Option<String>,
+    /// Why.
+    pub reason: String,
+    /// When it is tried again, RFC 3339; absent when only an event will tell.
+    pub next_try: Option<String>,
+}
+
+/// How a workspace is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusView {
+    /// 32 hexadecimal digits.
+    pub workspace_id: String,
+    /// Name of the workspace.
+    pub workspace: String,
+    /// Where it is mounted.
+    pub mount: Option<PathBuf>,
+    /// This user's role.
+    pub role: String,
+    /// Whether nothing can be changed through the mount.
+    pub read_only: bool,
+    /// Whether the storage could be reached last time.
+    pub online: bool,
+    /// Whether nothing waits to go out.
+    pub synced: bool,
+    /// What waits to go out.
+    pub upload: Amount,
+    /// What waits to come in.
+    pub download: Amount,
+    /// Why things wait.
+    pub waiting: Vec<Waiting>,
+    /// Entries that are damaged, 32 hexadecimal digits each.
+    pub corrupt: Vec<String>,
+    /// Local store, in bytes.
+    pub cache_used: u64,
+    /// Its limit.
+    pub cache_limit: u64,
+}
+
+/// How one entry is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathView {
+    /// The path asked for; filled in by the command.
+    #[serde(default)]
+    pub path: PathBuf,
+    /// `synced`, `local`, `uploading`, `downloading`, `conflict`, `confined`.
+    pub state: String,
+}
+
+/// A recovery device in its sealed file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RecoveryView {
+    /// The file's bytes, base64.
+    pub file: String,
+    /// What opens it.
+    pub passphrase: Secret,
+}
+
+/// Something that a check looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What was looked at, stable.
+    pub check: String,
+    /// What came out.
+    pub verdict: Verdict,
+    /// One line for people.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+/// What a check came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// Could not be looked at.
+    Skipped,
+    /// Works, but one should know.
+    Warning,
+    /// Does not work.
+    Problem,
+}

@@ -1,0 +1,222 @@
+//! The real program in a home of its own: run a command, read its answer, and leave no mount and no process behind.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Output, Stdio},
+    sync::OnceLock,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The program under test: `PARSECFS_MOUNTCTL`, or the one of this build, built once when it is not there.
+pub fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| match std::env::var_os("PARSECFS_MOUNTCTL") {
+        Some(path) => PathBuf::from(path),
+        None => built(),
+    })
+}
+
+/// Beside the folder of this test's own program; cargo is asked to bring it up to date.
+fn built() -> PathBuf {
+    let own = std::env::current_exe().expect("a test knows its program");
+    let folder = own.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--package", "mountctl", "--bin", "mountctl"]);
+    if folder.file_name().is_some_and(|profile| profile == "release") {
+        build.arg("--release");
+    }
+    build.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    build.env("CARGO_TARGET_DIR", folder.parent().expect("a profile is in the target folder"));
+    assert!(build.status().expect("cargo runs").success(), "mountctl builds");
+    folder.join("mountctl")
+}
+
+/// Whether this machine can mount; a test that needs it says SKIP otherwise, and CI fails on that.
+pub fn can_mount() -> bool {
+    let can = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").is_ok();
+    assert!(can || std::env::var_os("CI").is_none(), "/dev/fuse is missing in CI");
+    if !can {
+        eprintln!("SKIP: /dev/fuse cannot be opened here");
+    }
+    can
+}
+
+/// A home in a temporary directory. Dropped, it unmounts everything and ends its agent.
+pub struct CliHome {
+    dir: TempDir,
+}
+
+/// What a command said.
+#[derive(Debug)]
+pub struct Said {
+    /// Exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Said {
+    fn new(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("mountctl writes UTF-8");
+        Self { code: exit_code(output.status), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    /// The one JSON document on stdout.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+
+    /// The JSON error on stderr, which is all that is there.
+    #[track_caller]
+    pub fn error(&self) -> Value {
+        let value: Value = serde_json::from_str(&self.stderr).unwrap_or_else(|error| panic!("{error} in {self:?}"));
+        value["error"].clone()
+    }
+}
+
+fn exit_code(status: ExitStatus) -> Option<i32> {
+    status.code()
+}
+
+impl Default for CliHome {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl CliHome {
+    /// An empty home.
+    pub fn new() -> Self {
+        Self { dir: TempDir::new().expect("a temporary directory") }
+    }
+
+    /// A path beside the home that goes away with it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The home itself.
+    pub fn home(&self) -> PathBuf {
+        self.path("home")
+    }
+
+    /// A command for this home, with `--json`.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        command.arg("--home").arg(self.home()).arg("--json").args(arguments);
+        command.env_remove("MOUNTCTL_HOME").env_remove("MOUNTCTL_DEVICE").env_remove("MOUNTCTL_PASSWORD_FILE");
+        command.env_remove("DBUS_SESSION_BUS_ADDRESS").stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command.
+    pub fn run(&self, arguments: &[&str]) -> Said {
+        Said::new(self.command(arguments).output().expect("mountctl runs"))
+    }
+
+    /// Runs a command that reads this on standard input.
+    pub fn run_with_input(&self, arguments: &[&str], input: &str) -> Said {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("mountctl runs");
+        let mut stdin = child.stdin.take().expect("asked for as a pipe");
+        // A command that needs no input may end before it is written.
+        let _ = stdin.write_all(input.as_bytes());
+        drop(stdin);
+        Said::new(child.wait_with_output().expect("mountctl ends"))
+    }
+
+    /// Runs a command that must succeed, and returns its document.
+    #[track_caller]
+    pub fn ok(&self, arguments: &[&str]) -> Value {
+        let said = self.run(arguments);
+        assert_eq!(said.code, Some(0), "{arguments:?}: {said:?}");
+        said.json()
+    }
+
+    /// Runs a command that must fail with this exit code, and returns its error.
+    #[track_caller]
+    pub fn fails(&self, code: i32, arguments: &[&str]) -> Value {
+        let said = self.run(arguments);
+        assert_eq!(said.code, Some(code), "{arguments:?}: {said:?}");
+        said.error()
+    }
+
+    /// Process of the agent, if one runs.
+    pub fn agent_pid(&self) -> Option<u32> {
+        let wanted = self.home();
+        std::fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
+            let pid = process.file_name().to_str()?.parse().ok()?;
+            let line = std::fs::read(process.path().join("cmdline")).ok()?;
+            let words: Vec<_> = line.split(|&byte| byte == 0).collect();
+            let ours = words.contains(&b"agent".as_slice())
+                && words.contains(&std::os::unix::ffi::OsStrExt::as_bytes(wanted.as_os_str()));
+            ours.then_some(pid)
+        })
+    }
+
+    /// Ends the agent at once, as a crash would.
+    pub fn kill_agent(&self) {
+        if let Some(pid) = self.agent_pid() {
+            signal(pid, "KILL");
+            while Path::new("/proc").join(pid.to_string()).join("exe").exists() && alive(pid) {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// A workspace in an organization in a directory, its device protected by a key file. Returns the workspace's id.
+    #[track_caller]
+    pub fn with_workspace(&self, name: &str) -> String {
+        let storage = self.path("storage");
+        let storage = storage.to_str().expect("temporary paths are UTF-8");
+        let person = ["--email", "alice@example.com", "--name", "Alice", "--device-label", "laptop"];
+        self.ok(&[&["org", "create", "Org", "--backend", storage, "--auth", "keyfile"], &person[..]].concat());
+        self.ok(&["workspace", "create", name])["workspace_id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Makes an empty directory to mount on.
+    pub fn mount_point(&self, name: &str) -> String {
+        let dir = self.path(name);
+        std::fs::create_dir_all(&dir).expect("a directory can be made");
+        dir.canonicalize().expect("it is there").to_str().expect("temporary paths are UTF-8").to_owned()
+    }
+}
+
+fn alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    !stat.is_empty() && !stat.contains(") Z ")
+}
+
+fn signal(pid: u32, name: &str) {
+    // It may have ended by itself meanwhile.
+    let _ = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).stderr(Stdio::null()).status();
+}
+
+impl Drop for CliHome {
+    fn drop(&mut self) {
+        let _ = self.command(&["umount", "--all", "--force"]).output();
+        if let Some(pid) = self.agent_pid() {
+            signal(pid, "TERM");
+            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+            while alive(pid) && std::time::Instant::now() < deadline {
+                std::thread::yield_now();
+            }
+        }
+        for entry in std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines() {
+            let dir = entry.split(' ').nth(4).unwrap_or_default();
+            if Path::new(dir).starts_with(self.dir.path()) {
+                let _ = Command::new("umount").arg("-l").arg(dir).status();
+                if !std::thread::panicking() {
+                    panic!("a mount was left behind");
+                }
+            }
+        }
+    }
+}
