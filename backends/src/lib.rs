@@ -6,10 +6,12 @@
 //! | module | holds |
 //! |---|---|
 //! | [`conformance`] | the suite that every backend and every layer passes |
+//! | [`layer`] | wraps a storage in a storage: record, fault |
 //! | [`memory`] | the strict server in memory that tests use |
 //! | [`objects`] | an organization without a server, in any object store with create-if-absent: a directory |
 
 pub mod conformance;
+pub mod layer;
 pub mod memory;
 pub mod objects;
 mod peek;

@@ -1,0 +1,134 @@
+//! Layers: each wraps a storage in a storage and keeps the contract.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`record`] | counts calls, so that tests can assert costs |
+//! | [`fault`] | makes the Nth call go wrong |
+
+pub mod fault;
+pub mod record;
+
+/// Which method of a storage was called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Call {
+    /// `certificates`
+    Certificates,
+    /// `append`
+    Append,
+    /// `keys_bundle`
+    KeysBundle,
+    /// `read`
+    Read,
+    /// `read_versions`
+    ReadVersions,
+    /// `commit`
+    Commit,
+    /// `changes`
+    Changes,
+    /// `put`
+    Put,
+    /// `get`
+    Get,
+    /// `post`
+    Post,
+    /// `fetch`
+    Fetch,
+}
+
+/// Implements the storage traits for a layer whose `around(call, future)` wraps each answer; `get` has its own hook
+/// `block(result)`.
+macro_rules! layer {
+    ($layer:ident) => {
+        #[deny(clippy::missing_trait_methods)]
+        impl CertificateStore for $layer {
+            fn certificates<'a>(&'a self, cursor: &'a CertificateCursor) -> BoxFuture<'a, Result<CertificateBatch>> {
+                self.around(Call::Certificates, self.inner.certificates(cursor))
+            }
+
+            fn append<'a>(&'a self, statement: Statement) -> BoxFuture<'a, Result<()>> {
+                self.around(Call::Append, self.inner.append(statement))
+            }
+
+            fn keys_bundle<'a>(&'a self, realm: RealmId, key_index: Option<u64>) -> BoxFuture<'a, Result<KeysBundle>> {
+                self.around(Call::KeysBundle, self.inner.keys_bundle(realm, key_index))
+            }
+        }
+
+        #[deny(clippy::missing_trait_methods)]
+        impl VlobStore for $layer {
+            fn read<'a>(&'a self, realm: RealmId, ids: &'a [VlobId]) -> BoxFuture<'a, Result<Vec<VlobRecord>>> {
+                self.around(Call::Read, self.inner.read(realm, ids))
+            }
+
+            fn read_versions<'a>(
+                &'a self,
+                realm: RealmId,
+                items: &'a [(VlobId, u32)],
+            ) -> BoxFuture<'a, Result<Vec<VlobRecord>>> {
+                self.around(Call::ReadVersions, self.inner.read_versions(realm, items))
+            }
+
+            fn commit<'a>(
+                &'a self,
+                realm: RealmId,
+                writes: Vec<VlobWrite>,
+            ) -> BoxFuture<'a, Result<Vec<WriteOutcome>>> {
+                self.around(Call::Commit, self.inner.commit(realm, writes))
+            }
+
+            fn changes<'a>(&'a self, realm: RealmId, checkpoint: u64) -> BoxFuture<'a, Result<Changes>> {
+                self.around(Call::Changes, self.inner.changes(realm, checkpoint))
+            }
+        }
+
+        #[deny(clippy::missing_trait_methods)]
+        impl BlockStore for $layer {
+            fn put<'a>(&'a self, realm: RealmId, blocks: Vec<(BlockId, Block)>) -> BoxFuture<'a, Result<()>> {
+                self.around(Call::Put, self.inner.put(realm, blocks))
+            }
+
+            fn get<'a>(&'a self, realm: RealmId, id: BlockId) -> BoxFuture<'a, Result<Block>> {
+                self.around_block(self.inner.get(realm, id))
+            }
+        }
+
+        #[deny(clippy::missing_trait_methods)]
+        impl Mailbox for $layer {
+            fn post<'a>(&'a self, token: InvitationToken, name: &'a str, note: Bytes) -> BoxFuture<'a, Result<()>> {
+                self.around(Call::Post, self.inner.post(token, name, note))
+            }
+
+            fn fetch<'a>(&'a self, token: InvitationToken, name: &'a str) -> BoxFuture<'a, Result<Option<Bytes>>> {
+                self.around(Call::Fetch, self.inner.fetch(token, name))
+            }
+        }
+
+        #[deny(clippy::missing_trait_methods)]
+        impl EventSource for $layer {
+            fn events(&self) -> BoxStream<'static, Event> {
+                self.inner.events()
+            }
+        }
+
+        #[deny(clippy::missing_trait_methods)]
+        impl Storage for $layer {
+            fn capabilities(&self) -> Capabilities {
+                self.inner.capabilities()
+            }
+        }
+    };
+}
+use layer;
+
+/// What [`layer`] names.
+mod names {
+    pub(super) use futures::{future::BoxFuture, stream::BoxStream};
+    pub(super) use parsecfs_core::{
+        id::{BlockId, InvitationToken, RealmId, VlobId},
+        storage::{
+            Block, BlockStore, Bytes, Capabilities, CertificateBatch, CertificateCursor, CertificateStore, Changes,
+            Event, EventSource, KeysBundle, Mailbox, Result, Statement, Storage, VlobRecord, VlobStore, VlobWrite,
+            WriteOutcome,
+        },
+    };
+}
