@@ -39,6 +39,8 @@ pub enum ErrorKind {
     RealmId,
     /// Another device than expected.
     DeviceId,
+    /// A password derivation with parameters that are refused.
+    Algorithm,
     /// A block is not as long as its manifest says.
     Size,
     /// A block is not what its manifest says.

@@ -58,6 +58,8 @@ ids! {
     BlockId,
     /// A sequester service.
     SequesterServiceId,
+    /// A key that a service keeps for those who prove themselves with a second factor.
+    OpaqueKeyId,
     /// An invitation, and the name of its mailbox.
     InvitationToken,
 }

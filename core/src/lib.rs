@@ -12,6 +12,8 @@
 //! | [`keys_bundle`], [`statement`] | the keys of a realm; statements put together for the storage |
 //! | [`merge`] | what an entry becomes when it changed on two sides |
 //! | [`local_device`], [`device_file`] | a device with its secrets, and the file it lies in |
+//! | [`invite`], [`shamir`] | what an invitation, and recovery by shares, hand over |
+//! | [`url`] | addresses of servers and organizations, invitations |
 //! | [`storage`] | the contract that every backend keeps |
 
 pub mod block;
@@ -20,12 +22,15 @@ pub mod device_file;
 pub mod document;
 pub mod error;
 pub mod id;
+pub mod invite;
 pub mod keys_bundle;
 pub mod local_device;
 pub mod manifest;
 pub mod merge;
 pub mod name;
+pub mod shamir;
 pub mod statement;
 pub mod storage;
 pub mod time;
 pub mod trust;
+pub mod url;

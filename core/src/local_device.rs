@@ -4,19 +4,21 @@ use std::fmt;
 
 use parsecfs_crypto::{PrivateKey, SecretKey, SigningKey, VerifyKey};
 use rmpv::Value;
+use zeroize::Zeroizing;
 
 use crate::{
     certificate::UserProfile,
-    document::{Document, Field, Fields, Writer, from_msgpack, to_msgpack},
+    document::{Document, Fields, Writer, from_msgpack, to_secret_msgpack},
     error::{Error, ErrorKind, Result},
     id::{DeviceId, RealmId, UserId},
     name::{DeviceLabel, HumanHandle, OrganizationId},
+    url::read_storage_address,
 };
 
 /// A device with all its secrets.
 #[derive(Clone)]
 pub struct LocalDevice {
-    /// Address of the storage.
+    /// Address of the storage, in a form of [`is_storage_address`](crate::url::is_storage_address).
     pub server_url: String,
     /// Which organization.
     pub organization_id: OrganizationId,
@@ -69,15 +71,15 @@ impl Document for LocalDevice {
     fn read(document: Value) -> Result<Self> {
         let mut fields = Fields::document(document, Self::KIND, NAMES)?;
         Ok(Self {
-            server_url: fields.get("server_url")?,
+            server_url: fields.get_with("server_url", read_storage_address)?,
             organization_id: fields.get("organization_id")?,
             root_verify_key: fields.get("root_verify_key")?,
             user_id: fields.get("user_id")?,
             device_id: fields.get("device_id")?,
             device_label: fields.get("device_label")?,
             human_handle: fields.get("human_handle")?,
-            signing_key: fields.get_with("signing_key", |seed| Field::read(seed).map(SigningKey::from_seed))?,
-            private_key: fields.get_with("private_key", |key| Field::read(key).map(PrivateKey::from_bytes))?,
+            signing_key: fields.get("signing_key")?,
+            private_key: fields.get("private_key")?,
             initial_profile: fields.get("initial_profile")?,
             user_realm_id: fields.get("user_realm_id")?,
             user_realm_key: fields.get("user_realm_key")?,
@@ -95,8 +97,8 @@ impl Document for LocalDevice {
             .field("device_id", &self.device_id)
             .field("device_label", &self.device_label)
             .field("human_handle", &self.human_handle)
-            .field("signing_key", self.signing_key.expose())
-            .field("private_key", self.private_key.expose())
+            .field("signing_key", &self.signing_key)
+            .field("private_key", &self.private_key)
             .field("initial_profile", &self.initial_profile)
             .field("user_realm_id", &self.user_realm_id)
             .field("user_realm_key", &self.user_realm_key)
@@ -110,13 +112,14 @@ impl LocalDevice {
     /// Seals it for a device file.
     #[must_use]
     pub fn seal(&self, key: &SecretKey) -> Vec<u8> {
-        key.seal(&to_msgpack(&self.write()))
+        key.seal(&to_secret_msgpack(self.write()))
     }
 
     /// Opens the sealed part of a device file. `Decryption` when the key is another one.
     pub fn open(sealed: &[u8], key: &SecretKey) -> Result<Self> {
         let refused = |_| Error::new(ErrorKind::Decryption, "device does not open with this key");
-        Self::read(from_msgpack(&key.open(sealed).map_err(refused)?)?)
+        let clear = Zeroizing::new(key.open(sealed).map_err(refused)?);
+        Self::read(from_msgpack(&clear)?)
     }
 }
 

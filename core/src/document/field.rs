@@ -10,7 +10,7 @@ use rmpv::Value;
 use super::malformed;
 use crate::{
     error::Result,
-    id::{BlockId, DeviceId, InvitationToken, RealmId, SequesterServiceId, UserId, VlobId},
+    id::{BlockId, DeviceId, InvitationToken, OpaqueKeyId, RealmId, SequesterServiceId, UserId, VlobId},
     name::{DeviceLabel, Email, EntryName, HumanHandle, OrganizationId},
     time::Timestamp,
 };
@@ -54,7 +54,7 @@ macro_rules! ids {
     )*};
 }
 
-ids!(UserId, DeviceId, RealmId, VlobId, BlockId, SequesterServiceId, InvitationToken);
+ids!(UserId, DeviceId, RealmId, VlobId, BlockId, SequesterServiceId, OpaqueKeyId, InvitationToken);
 
 impl Field for Timestamp {
     fn read(value: Value) -> Result<Self> {

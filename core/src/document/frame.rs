@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 
 use rmpv::Value;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::malformed;
 use crate::error::{Error, ErrorKind, Result};
@@ -21,16 +22,28 @@ const ZSTD_LEVEL: i32 = 3;
 /// of blocks that fits into [`DOCUMENT_BYTES_MAX`] has about 7 million.
 const VALUES_MAX: usize = 8_000_000;
 
+/// What a document of secrets fits into unless its address is absurdly long.
+const SECRET_DOCUMENT_BYTES: usize = 4096;
+
 /// More nesting than any document has; bounds the stack.
 const DEPTH_MAX: usize = 64;
 
 /// Packs a document as one zstd frame without checksum and content size.
 pub(crate) fn to_frame(document: &Value) -> Vec<u8> {
+    frame_of(&to_msgpack(document))
+}
+
+/// The same for a document that holds secrets: what they pass through is wiped, except inside the compressor.
+pub(crate) fn to_secret_frame(document: Value) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(frame_of(&to_secret_msgpack(document)))
+}
+
+fn frame_of(msgpack: &[u8]) -> Vec<u8> {
     const IN_MEMORY: &str = "compressing into memory with constant parameters does not fail";
     let mut encoder = zstd::Encoder::new(vec![VERSION], ZSTD_LEVEL).expect(IN_MEMORY);
     encoder.include_checksum(false).expect(IN_MEMORY);
     encoder.include_contentsize(false).expect(IN_MEMORY);
-    encoder.write_all(&to_msgpack(document)).expect(IN_MEMORY);
+    encoder.write_all(msgpack).expect(IN_MEMORY);
     encoder.finish().expect(IN_MEMORY)
 }
 
@@ -116,6 +129,24 @@ pub(crate) fn to_msgpack(document: &Value) -> Vec<u8> {
     let mut bytes = Vec::new();
     rmpv::encode::write_value(&mut bytes, document).expect("writing into memory does not fail");
     bytes
+}
+
+/// The same for a document that holds secrets: both forms are wiped. Room is made up front, since growing would leave
+/// copies behind.
+pub(crate) fn to_secret_msgpack(document: Value) -> Zeroizing<Vec<u8>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_DOCUMENT_BYTES));
+    rmpv::encode::write_value(&mut *bytes, &document).expect("writing into memory does not fail");
+    wipe(document);
+    bytes
+}
+
+fn wipe(value: Value) {
+    match value {
+        Value::Binary(mut bytes) => bytes.zeroize(),
+        Value::Array(values) => values.into_iter().for_each(wipe),
+        Value::Map(entries) => entries.into_iter().for_each(|(_, value)| wipe(value)),
+        _ => {}
+    }
 }
 
 /// Decodes the first value; whatever follows it is ignored, as all readers do.

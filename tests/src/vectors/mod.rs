@@ -1,12 +1,15 @@
 //! Runs the cases of the test vectors of formats.md 11, one module for each kind of thing.
 
 pub mod certificate;
+pub mod device;
 pub mod keys_bundle;
 pub mod manifest;
 pub mod scalar;
+pub mod shamir;
 pub mod snapshot;
 pub mod tree;
 pub mod trust;
+pub mod url;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use parsecfs_core::error::{Error, ErrorKind};
@@ -50,6 +53,7 @@ pub fn step(kind: ErrorKind) -> &'static str {
         ErrorKind::UserId => "user_id",
         ErrorKind::RealmId => "realm_id",
         ErrorKind::DeviceId => "device_id",
+        ErrorKind::Algorithm => "algorithm",
         ErrorKind::Size => "size",
         ErrorKind::Digest => "digest",
         ErrorKind::Untrusted => "untrusted",

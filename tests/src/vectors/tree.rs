@@ -12,7 +12,12 @@ pub fn unpack(frame: &[u8]) -> Result<Vec<u8>> {
 
 /// The tree of a framed document, as the vectors write it.
 pub fn of_frame(frame: &[u8]) -> Result<Value> {
-    of_value(&rmpv::decode::read_value(&mut &unpack(frame)?[..])?)
+    of_msgpack(&unpack(frame)?)
+}
+
+/// The tree of a document without a frame.
+pub fn of_msgpack(bytes: &[u8]) -> Result<Value> {
+    of_value(&rmpv::decode::read_value(&mut &bytes[..])?)
 }
 
 fn of_value(value: &Packed) -> Result<Value> {

@@ -17,7 +17,6 @@ use parsecfs_core::{
     id::{DeviceId, UserId},
     local_device::LocalDevice,
     name::{DeviceLabel, HumanHandle, OrganizationId},
-    time::Timestamp,
 };
 use parsecfs_crypto::{Argon2id, SecretKey, passphrase, random_bytes};
 use zeroize::Zeroizing;
@@ -129,7 +128,7 @@ impl DeviceStore {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).map_err(disk)?;
         let path = self.dir.join(format!("{}.{SUFFIX}", device.device_id));
         let (protection, key) = self.protect(device.device_id, unlock)?;
-        let mut file = device_file(device, protection, &key, clock.now());
+        let mut file = DeviceFile::seal(device, protection, &key, clock.now());
         if let Ok(before) = read_file(&path) {
             file.created_on = before.created_on;
         }
@@ -149,9 +148,8 @@ impl DeviceStore {
         };
         let file = read_file(&found.path)?;
         let (key, wrong) = match (&file.protection, unlock) {
-            (FileProtection::Password(algorithm), Unlock::Password(password)) => {
-                let key = algorithm.derive(password.as_bytes());
-                (key.map_err(|error| damaged().caused_by(error))?, "wrong password")
+            (FileProtection::Password(_), Unlock::Password(password)) => {
+                (file.key_from(password).map_err(|error| damaged().caused_by(error))?, "wrong password")
             }
             (FileProtection::Keyfile, Unlock::Keyfile) => (self.read_keyfile(id)?, "the key file does not open it"),
             (FileProtection::Keyring { service, user }, Unlock::Keyring(keyring)) => {
@@ -163,9 +161,12 @@ impl DeviceStore {
             (FileProtection::Keyfile, _) => return Err(locked("this device is opened by its key file")),
             (FileProtection::Keyring { .. }, _) => return Err(locked("this device is opened by the keyring")),
             (FileProtection::Recovery, _) => return Err(locked("a recovery file is imported, not opened")),
+            (
+                FileProtection::AccountVault { .. } | FileProtection::OpenBao { .. } | FileProtection::SmartCard { .. },
+                _,
+            ) => return Err(locked("this device is opened by a service that this program does not know")),
         };
-        let device = open_device(&file, &key, wrong)?;
-        if device.device_id == id { Ok(device) } else { Err(damaged()) }
+        open_device(&file, &key, wrong)
     }
 
     /// Removes a device's files. Its certificate remains.
@@ -273,11 +274,17 @@ fn read_file(path: &Path) -> Result<DeviceFile> {
 }
 
 fn available(path: PathBuf, file: DeviceFile) -> Option<AvailableDevice> {
+    if file.totp_opaque_key_id.is_some() {
+        return None;
+    }
     let protection = match file.protection {
         FileProtection::Password(_) => Protection::Password,
         FileProtection::Keyfile => Protection::Keyfile,
         FileProtection::Keyring { .. } => Protection::Keyring,
-        FileProtection::Recovery => return None,
+        FileProtection::Recovery
+        | FileProtection::AccountVault { .. }
+        | FileProtection::OpenBao { .. }
+        | FileProtection::SmartCard { .. } => return None,
     };
     Some(AvailableDevice {
         path,
@@ -291,30 +298,9 @@ fn available(path: PathBuf, file: DeviceFile) -> Option<AvailableDevice> {
     })
 }
 
-/// A device file of `device`, sealed with `key`.
-pub(super) fn device_file(
-    device: &LocalDevice,
-    protection: FileProtection,
-    key: &SecretKey,
-    now: Timestamp,
-) -> DeviceFile {
-    DeviceFile {
-        created_on: now,
-        protected_on: now,
-        server_url: device.server_url.clone(),
-        organization_id: device.organization_id.clone(),
-        user_id: device.user_id,
-        device_id: device.device_id,
-        human_handle: device.human_handle.clone(),
-        device_label: device.device_label.clone(),
-        protection,
-        ciphertext: device.seal(key),
-    }
-}
-
 /// Opens the sealed part. A wrong key and damaged bytes look the same, so `wrong` names the likelier one.
 pub(super) fn open_device(file: &DeviceFile, key: &SecretKey, wrong: &str) -> Result<LocalDevice> {
-    LocalDevice::open(&file.ciphertext, key).map_err(|error| match error.kind() {
+    file.open(key).map_err(|error| match error.kind() {
         Step::Decryption => locked(wrong).caused_by(error),
         _ => damaged().caused_by(error),
     })

@@ -398,7 +398,7 @@ fn refused(what: String, error: parsecfs_core::error::Error) -> Error {
         Step::UserId | Step::RealmId | Step::DeviceId => ErrorKind::Untrusted,
         Step::Unsupported => ErrorKind::UnsupportedVersion,
         Step::Decryption | Step::Format | Step::Zstd | Step::Deserialization | Step::Integrity => ErrorKind::Corrupt,
-        Step::Invalid | Step::TooLong | Step::Size | Step::Digest => ErrorKind::Corrupt,
+        Step::Invalid | Step::TooLong | Step::Algorithm | Step::Size | Step::Digest => ErrorKind::Corrupt,
     };
     Error::new(kind, what).caused_by(error)
 }

@@ -15,11 +15,7 @@ use parsecfs_core::{
 use parsecfs_crypto::{SecretKey, SigningKey, passphrase};
 use zeroize::Zeroizing;
 
-use super::{
-    Organization,
-    device_store::{device_file, open_device},
-    random_id, refused,
-};
+use super::{Organization, device_store::open_device, random_id, refused};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A recovery file and what opens it.
@@ -63,7 +59,7 @@ impl Organization {
         let label = DeviceLabel::new("recovery").expect("a short word is a label");
         let device = self.create_device(label, DevicePurpose::PassphraseRecovery).await?;
         let key = SecretKey::generate();
-        let file = device_file(&device, FileProtection::Recovery, &key, self.clock.now());
+        let file = DeviceFile::seal(&device, FileProtection::Recovery, &key, self.clock.now());
         Ok(Recovery { file: file.to_bytes(), passphrase: passphrase::write(&key) })
     }
 }
