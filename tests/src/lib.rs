@@ -3,3 +3,4 @@
 pub mod cli;
 pub mod fake_tree;
 pub mod vectors;
+pub mod world;

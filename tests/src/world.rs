@@ -1,0 +1,188 @@
+//! Worlds in a few lines: an organization in a directory, its devices, and their workspaces without a kernel.
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::{Context as _, Result, bail};
+use parsecfs_backends::objects;
+use parsecfs_core::{
+    certificate::DevicePurpose,
+    id::RealmId,
+    local_device::LocalDevice,
+    name::{DeviceLabel, Email, EntryName, HumanHandle, OrganizationId},
+    storage::Storage,
+};
+use parsecfs_vfs::{
+    Workspace, WorkspaceOptions,
+    clock::{Clock, SystemClock},
+    fs::{Maker, NewKind, ReadOutcome, Volume, WriteOutcome},
+    organization::{Founding, NewOrganization, Organization, OrganizationKeys},
+};
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+
+/// Who makes entries in tests.
+pub const ME: Maker = Maker { uid: 0, gid: 0 };
+/// Inode of the root folder.
+pub const ROOT: u64 = 1;
+
+/// An organization in a directory, with what its devices keep beside it.
+pub struct World {
+    dir: TempDir,
+    clock: Arc<dyn Clock>,
+}
+
+/// One device with the organization opened.
+pub struct Device {
+    /// Its view.
+    pub organization: Arc<Organization>,
+    home: PathBuf,
+}
+
+impl World {
+    /// A new organization and its founder's device.
+    pub async fn found() -> Result<(Self, Device)> {
+        let world = Self { dir: TempDir::new()?, clock: Arc::new(SystemClock) };
+        let founding = Founding::prepare(
+            NewOrganization {
+                organization_id: OrganizationId::new("Org")?,
+                human_handle: HumanHandle::new(Email::new("alice@example.com")?, "Alice")?,
+                device_label: DeviceLabel::new("laptop")?,
+                server_url: format!("file://{}", world.store().display()),
+            },
+            &*world.clock,
+        )?;
+        let device = founding.device().clone();
+        let keys = OrganizationKeys::new(&device);
+        let storage = objects::create(&device.server_url, world.options("laptop", &device, &keys)).await?;
+        founding.publish(&*storage).await?;
+        let device = world.device("laptop", device, keys, storage).await?;
+        Ok((world, device))
+    }
+
+    /// A second device of the same person.
+    pub async fn second_device(&self, first: &Device, label: &str) -> Result<Device> {
+        let device = first.organization.create_device(DeviceLabel::new(label)?, DevicePurpose::Standard).await?;
+        self.open(label, device).await
+    }
+
+    /// Opens the organization as a device.
+    pub async fn open(&self, label: &str, device: LocalDevice) -> Result<Device> {
+        let keys = OrganizationKeys::new(&device);
+        let storage = objects::open(&device.server_url, self.options(label, &device, &keys)).await?;
+        self.device(label, device, keys, storage).await
+    }
+
+    /// Where the sealed objects are.
+    pub fn store(&self) -> PathBuf {
+        self.dir.path().join("store")
+    }
+
+    fn options(&self, label: &str, device: &LocalDevice, keys: &Arc<OrganizationKeys>) -> objects::Options {
+        let clock = self.clock.clone();
+        objects::Options {
+            state_dir: self.dir.path().join(label).join("storage"),
+            signer: keys.signer(),
+            keys: keys.clone(),
+            organization: device.organization_id.as_str().to_owned(),
+            root: *device.root_verify_key.as_bytes(),
+            clock: Arc::new(move || clock.now()),
+        }
+    }
+
+    async fn device(
+        &self,
+        label: &str,
+        device: LocalDevice,
+        keys: Arc<OrganizationKeys>,
+        storage: Arc<dyn Storage>,
+    ) -> Result<Device> {
+        let home = self.dir.path().join(label);
+        let organization = Organization::open(device, keys, storage, &home, self.clock.clone()).await?;
+        Ok(Device { organization, home })
+    }
+}
+
+impl Device {
+    /// Opens a workspace with its local store in this device's home.
+    pub async fn workspace(&self, realm: RealmId) -> Result<Arc<Workspace>> {
+        self.organization.realm_keys(realm).await?;
+        let options =
+            WorkspaceOptions { dir: self.home.join(realm.to_string()), cache_bytes_max: u64::MAX, owner: (0, 0) };
+        Ok(Workspace::open(self.organization.clone(), realm, options, &Handle::current()).await?)
+    }
+
+    /// Makes a workspace.
+    pub async fn create_workspace(&self, name: &str) -> Result<RealmId> {
+        Ok(self.organization.create_workspace(EntryName::new(name)?).await?)
+    }
+}
+
+/// Paths on a volume, for tests that care about files and not about inodes.
+pub trait Files {
+    /// The inode of a path.
+    fn find(&self, path: &str) -> Result<u64>;
+    /// Writes a whole file, making it if need be.
+    fn put(&self, path: &str, content: &[u8]) -> Result<()>;
+    /// Makes a folder.
+    fn make_folder(&self, path: &str) -> Result<()>;
+    /// Names in a folder, sorted.
+    fn names(&self, path: &str) -> Result<Vec<String>>;
+}
+
+fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or(("", path))
+}
+
+impl Files for Volume {
+    fn find(&self, path: &str) -> Result<u64> {
+        let mut ino = ROOT;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            ino = self.lookup(ino, name.as_bytes())?.ino;
+        }
+        Ok(ino)
+    }
+
+    fn put(&self, path: &str, content: &[u8]) -> Result<()> {
+        let (folder, name) = split(path);
+        let folder = self.find(folder)?;
+        let ino = match self.find(path) {
+            Ok(ino) => {
+                let empty = parsecfs_vfs::fs::SetAttributes { size: Some(0), ..Default::default() };
+                self.set_attributes(ino, empty)?;
+                ino
+            }
+            Err(_) => self.create(folder, name.as_bytes(), NewKind::File, 0o644, ME)?.ino,
+        };
+        match self.write(ino, 0, content, &Vec::new())? {
+            WriteOutcome::Done => Ok(()),
+            WriteOutcome::Missing(_) => bail!("a whole file needs nothing"),
+        }
+    }
+
+    fn make_folder(&self, path: &str) -> Result<()> {
+        let (folder, name) = split(path);
+        let folder = self.find(folder)?;
+        self.create(folder, name.as_bytes(), NewKind::Folder, 0o755, ME)?;
+        Ok(())
+    }
+
+    fn names(&self, path: &str) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        self.list(self.find(path)?, 0, false, |entry, _| {
+            names.push(entry.name.to_string());
+            true
+        })?;
+        names.sort();
+        Ok(names)
+    }
+}
+
+/// The content of a file, fetched if need be.
+pub async fn content(volume: &Volume, path: &str) -> Result<Vec<u8>> {
+    let ino = volume.find(path).with_context(|| format!("find {path}"))?;
+    let size = usize::try_from(volume.attributes(ino)?.size)?;
+    match volume.read(ino, 0, size, &Vec::new())? {
+        ReadOutcome::Data(data) => Ok(data),
+        ReadOutcome::Missing(blocks) => Ok(volume.read_fetching(ino, 0, size, blocks).await?),
+    }
+}

@@ -1,0 +1,125 @@
+//! Stories of two devices of one person on a directory: both look, and nothing is lost.
+
+use anyhow::Result;
+use parsecfs_tests::world::{Device, Files as _, World, content};
+use parsecfs_core::id::RealmId;
+use parsecfs_vfs::Workspace;
+use std::sync::Arc;
+
+struct Pair {
+    _world: World,
+    devices: (Device, Device),
+    realm: RealmId,
+    a: Arc<Workspace>,
+    b: Arc<Workspace>,
+}
+
+async fn pair() -> Result<Pair> {
+    let (world, laptop) = World::found().await?;
+    let realm = laptop.create_workspace("notes").await?;
+    let desktop = world.second_device(&laptop, "desktop").await?;
+    let (a, b) = (laptop.workspace(realm).await?, desktop.workspace(realm).await?);
+    Ok(Pair { _world: world, devices: (laptop, desktop), realm, a, b })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_and_folders_reach_the_other_device() -> Result<()> {
+    let pair = pair().await?;
+    let big: Vec<u8> = (0..3_000_000u32).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
+    pair.a.volume().make_folder("folder")?;
+    pair.a.volume().put("folder/small", b"hello")?;
+    pair.a.volume().put("big", &big)?;
+    pair.a.sync().await?;
+    pair.b.sync().await?;
+    assert_eq!(pair.b.volume().names("")?, ["big", "folder"]);
+    assert_eq!(content(pair.b.volume(), "folder/small").await?, b"hello");
+    assert_eq!(content(pair.b.volume(), "big").await?, big);
+    // And back.
+    pair.b.volume().put("folder/small", b"changed there")?;
+    pair.b.volume().unlink(1, b"big")?;
+    pair.b.sync().await?;
+    pair.a.sync().await?;
+    assert_eq!(pair.a.volume().names("")?, ["folder"]);
+    assert_eq!(content(pair.a.volume(), "folder/small").await?, b"changed there");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_changed_on_both_sides_becomes_two_files() -> Result<()> {
+    let pair = pair().await?;
+    pair.a.volume().put("plan.txt", b"first")?;
+    pair.a.sync().await?;
+    pair.b.sync().await?;
+    pair.a.volume().put("plan.txt", b"from the laptop")?;
+    pair.b.volume().put("plan.txt", b"from the desktop")?;
+    pair.a.sync().await?;
+    pair.b.sync().await?;
+    pair.a.sync().await?;
+    for workspace in [&pair.a, &pair.b] {
+        let names = workspace.volume().names("")?;
+        assert_eq!(names, ["plan (Parsec sync conflict 2).txt", "plan.txt"]);
+        let mut both = Vec::new();
+        for name in names {
+            both.push(content(workspace.volume(), &name).await?);
+        }
+        both.sort();
+        assert_eq!(both, [&b"from the desktop"[..], b"from the laptop"]);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changing_a_byte_of_a_large_file_uploads_one_block() -> Result<()> {
+    let pair = pair().await?;
+    let big = vec![7u8; 4 << 20];
+    pair.a.volume().put("big", &big)?;
+    pair.a.sync().await?;
+    pair.b.sync().await?;
+    // The desktop has none of its content yet: a partial page needs one block of it.
+    let ino = pair.b.volume().find("big")?;
+    match pair.b.volume().write(ino, 1_000_001, b"X", &Vec::new())? {
+        parsecfs_vfs::fs::WriteOutcome::Missing(blocks) => {
+            assert_eq!(blocks.len(), 1);
+            let change = |volume: &parsecfs_vfs::fs::Volume, fetched: &_| volume.write(ino, 1_000_001, b"X", fetched);
+            pair.b.volume().change_fetching(blocks, change).await?;
+        }
+        parsecfs_vfs::fs::WriteOutcome::Done => panic!("the block cannot be there"),
+    }
+    let before = size_of(&pair._world.store())?;
+    pair.b.sync().await?;
+    let more = size_of(&pair._world.store())? - before;
+    assert!((512 << 10..640 << 10).contains(&more), "{more} bytes went up");
+    pair.a.sync().await?;
+    let mut expected = big;
+    expected[1_000_001] = b'X';
+    assert_eq!(content(pair.a.volume(), "big").await?, expected);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_is_there_after_closing_and_opening() -> Result<()> {
+    let mut pair = pair().await?;
+    pair.a.volume().make_folder("d")?;
+    for n in 0..300 {
+        pair.a.volume().put(&format!("d/{n}"), format!("content {n}").as_bytes())?;
+    }
+    pair.a.close().await?;
+    drop(pair.a);
+    pair.a = pair.devices.0.workspace(pair.realm).await?;
+    assert_eq!(pair.a.volume().names("d")?.len(), 300);
+    assert_eq!(content(pair.a.volume(), "d/299").await?, b"content 299");
+    pair.a.sync().await?;
+    pair.b.sync().await?;
+    assert_eq!(content(pair.b.volume(), "d/17").await?, b"content 17");
+    assert_eq!(pair.b.volume().names("d")?.len(), 300);
+    Ok(())
+}
+
+fn size_of(dir: &std::path::Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        bytes += if entry.file_type()?.is_dir() { size_of(&entry.path())? } else { entry.metadata()?.len() };
+    }
+    Ok(bytes)
+}
