@@ -1,8 +1,8 @@
 //! Stories of two devices of one person on a directory: both look, and nothing is lost.
 
 use anyhow::Result;
-use parsecfs_tests::world::{Device, Files as _, World, content};
 use parsecfs_core::id::RealmId;
+use parsecfs_tests::world::{Device, Files as _, World, content};
 use parsecfs_vfs::Workspace;
 use std::sync::Arc;
 

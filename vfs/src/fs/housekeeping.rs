@@ -18,7 +18,9 @@ const APPLY_EVERY: Duration = Duration::from_secs(2);
 /// Keeps the background thread; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Housekeeper {
+    /// Closed to stop the thread.
     stop: Option<SyncSender<()>>,
+    ring: SyncSender<()>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -33,8 +35,7 @@ impl Volume {
             .name("parsecfs-store".into())
             .spawn(move || keep_house(&volume, &rings, &stopped))
             .map_err(|e| Error::new(ErrorKind::Internal, "start the store thread").caused_by(e))?;
-        drop(ring);
-        Ok(Housekeeper { stop: Some(stop), thread: Some(thread) })
+        Ok(Housekeeper { stop: Some(stop), ring, thread: Some(thread) })
     }
 }
 
@@ -66,6 +67,8 @@ fn keep_house(volume: &Weak<Volume>, rings: &Receiver<()>, stopped: &Receiver<()
 impl Drop for Housekeeper {
     fn drop(&mut self) {
         drop(self.stop.take());
+        // A full channel means that the thread is awake already.
+        let _ = self.ring.try_send(());
         if let Some(thread) = self.thread.take() {
             // A panic there was reported by the panic hook; there is nothing to add.
             let _ = thread.join();

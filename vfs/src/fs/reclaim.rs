@@ -43,7 +43,9 @@ impl Volume {
     /// Lets go of content that the storage has too.
     fn drop_clean(&self) -> Result<()> {
         for ino in self.store.inodes()? {
-            let Ok(inode) = self.inode(&self.namespace.lock(), ino) else { continue };
+            // Held until this inode is done: nobody may load it a second time meanwhile.
+            let namespace = self.namespace.lock();
+            let Ok(inode) = self.inode(&namespace, ino) else { continue };
             let mut state = inode.state.lock();
             if state.meta.is_folder() || state.unlinked {
                 continue;
@@ -72,6 +74,7 @@ impl Volume {
             slots.extend(by_slot(first, first + pages).map(|(slot, ..)| (ino, slot)));
         }
         for (ino, number) in slots {
+            // Held until this slot is done: nobody may load the inode a second time meanwhile.
             let namespace = self.namespace.lock();
             let inode = match self.inode(&namespace, ino) {
                 Ok(inode) => inode,
@@ -79,7 +82,6 @@ impl Volume {
                 Err(error) => return Err(error),
             };
             let mut state = inode.state.lock();
-            drop(namespace);
             self.load_slots(ino, &mut state)?;
             self.rewrite_slot(segment, ino, &mut state, number)?;
         }

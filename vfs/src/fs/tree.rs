@@ -22,7 +22,7 @@ use super::{Pending, ReadOutcome, Volume, dentry_row, slot_row};
 use crate::{
     content::{PAGE, SLOT_PAGES},
     error::{Error, ErrorKind, Result},
-    inode::{Dentry, Folder, Inode, Kind, Meta, Namespace, ROOT_INO, State},
+    inode::{Dentry, Folder, Inode, Kind, Known, Meta, Namespace, ROOT_INO, State},
     notify::Notice,
     store::{RowBytes, RowKey, RowValue},
     tree::{
@@ -152,19 +152,21 @@ impl LocalTree for Volume {
                     self.fork(&mut namespace, &mut batch, id, copy, parent)?;
                 }
                 TreeUpdate::Uploaded { seen, manifest } => {
-                    self.uploaded(&namespace, &mut batch, seen.0, manifest)?;
+                    self.uploaded(&mut namespace, &mut batch, seen.0, manifest)?;
                 }
             }
         }
         self.drop_unlisted(&mut namespace, &mut batch)?;
-        for (ino, inode) in std::mem::take(&mut batch.inodes) {
-            batch.rows.extend(self.changed_row(ino, &inode.state.lock()));
+        let touched = std::mem::take(&mut batch.inodes);
+        for (ino, inode) in &touched {
+            batch.rows.extend(self.changed_row(*ino, &inode.state.lock()));
         }
         let checkpoint = checkpoint.map(|checkpoint| {
             let bytes = checkpoint.to_le_bytes().to_vec();
             (RowKey::Checkpoint, Some(RowBytes { id: None, pending: false, bytes: bytes.into() }))
         });
         self.store.log(batch.rows.into_iter().chain(checkpoint));
+        Self::forget_unreferred(&mut namespace, touched.into_keys().chain(batch.loaded));
         drop(namespace);
         for notice in batch.notices {
             self.notices.tell(notice);
@@ -196,6 +198,8 @@ struct Batch {
     /// Entries that left a folder of this batch, with that folder.
     unlisted: Vec<(u64, VlobId)>,
     notices: Vec<Notice>,
+    /// Folders whose names were looked at.
+    loaded: Vec<u64>,
 }
 
 impl Batch {
@@ -219,6 +223,7 @@ impl Batch {
             listed,
             unlisted: Vec::new(),
             notices: Vec::new(),
+            loaded: Vec::new(),
         }
     }
 
@@ -249,14 +254,24 @@ impl Volume {
         }
     }
 
-    /// An inode that this batch changes.
-    fn batch_inode(&self, namespace: &Namespace, batch: &mut Batch, ino: u64) -> Result<Arc<Inode>> {
+    /// An inode that this batch changes. It is in memory until the batch ends, so that everybody meets the same state.
+    fn batch_inode(&self, namespace: &mut Namespace, batch: &mut Batch, ino: u64) -> Result<Arc<Inode>> {
         if let Some(inode) = batch.inodes.get(&ino) {
             return Ok(inode.clone());
         }
-        let inode = self.inode(namespace, ino)?;
+        let inode = self.known(namespace, ino)?.inode.clone();
         batch.inodes.insert(ino, inode.clone());
         Ok(inode)
+    }
+
+    /// Lets memory forget what the kernel does not refer to.
+    fn forget_unreferred(namespace: &mut Namespace, inos: impl IntoIterator<Item = u64>) {
+        for ino in inos {
+            if ino != ROOT_INO && namespace.inodes.get(&ino).is_none_or(|known| known.lookups == 0) {
+                namespace.inodes.remove(&ino);
+                namespace.folders.remove(&ino);
+            }
+        }
     }
 
     fn put(
@@ -279,7 +294,7 @@ impl Volume {
                 self.revive(namespace, batch, id, &inode, base.as_ref())?
             }
             Some(inode) => inode,
-            None => self.make_inode(batch, id, &local),
+            None => self.make_inode(namespace, batch, id, &local),
         };
         let inode = match &local.content {
             MergedContent::RemoteFile => self.take_remote(namespace, batch, inode, base.as_ref(), &local)?,
@@ -311,7 +326,7 @@ impl Volume {
     /// A removed entry is back, under a new inode: the old one may be open as unlinked.
     fn revive(
         &self,
-        namespace: &Namespace,
+        namespace: &mut Namespace,
         batch: &mut Batch,
         id: VlobId,
         old: &Arc<Inode>,
@@ -336,7 +351,7 @@ impl Volume {
     /// Gives an entry a new inode without content; the old one lives on only for who has it open.
     fn replace_ino(
         &self,
-        namespace: &Namespace,
+        namespace: &mut Namespace,
         batch: &mut Batch,
         id: VlobId,
         old: &Arc<Inode>,
@@ -348,6 +363,7 @@ impl Volume {
         let inode = Arc::new(Inode { ino, state: Mutex::new(State::new(meta, true)) });
         batch.ids.insert(id, ino);
         batch.inodes.insert(ino, inode.clone());
+        namespace.inodes.insert(ino, Known { inode: inode.clone(), lookups: 0 });
         inode
     }
 
@@ -376,7 +392,7 @@ impl Volume {
         }
     }
 
-    fn make_inode(&self, batch: &mut Batch, id: VlobId, local: &Merged) -> Arc<Inode> {
+    fn make_inode(&self, namespace: &mut Namespace, batch: &mut Batch, id: VlobId, local: &Merged) -> Arc<Inode> {
         let folder = matches!(local.content, MergedContent::Folder(_));
         let kind = if folder { Kind::Folder } else { Kind::File };
         let mut meta = self.new_meta(*id.as_bytes(), kind, Meta::default_mode(kind), self.owner);
@@ -385,13 +401,14 @@ impl Volume {
         let inode = Arc::new(Inode { ino, state: Mutex::new(State::new(meta, true)) });
         batch.ids.insert(id, ino);
         batch.inodes.insert(ino, inode.clone());
+        namespace.inodes.insert(ino, Known { inode: inode.clone(), lookups: 0 });
         inode
     }
 
     /// The entry's content becomes the base's.
     fn take_remote(
         &self,
-        namespace: &Namespace,
+        namespace: &mut Namespace,
         batch: &mut Batch,
         inode: Arc<Inode>,
         base: Option<&Manifest>,
@@ -465,18 +482,18 @@ impl Volume {
             state.meta.is_folder()
         };
         if moved_from != 0 && moved_from != parent_ino {
-            let shown = self.folder(namespace, moved_from).ok().and_then(|folder| {
+            let shown = self.batch_folder(namespace, batch, moved_from).ok().and_then(|folder| {
                 folder.by_cookie.iter().find(|(_, d)| d.id == id).map(|(cookie, d)| (*cookie, d.clone()))
             });
             if let Some((cookie, dentry)) = shown {
                 self.set_dentry(namespace, batch, moved_from, cookie, Dentry { ino: 0, ..dentry }, is_folder)?;
             }
         }
-        if parent_ino == 0 || self.batch_is_new(batch, parent_ino) {
-            // The folder's own children come later in this batch, or in another, and find the entry then.
+        if parent_ino == 0 {
+            // The folder comes later in this batch, or in another, and finds the entry then.
             return Ok(());
         }
-        let folder = self.folder(namespace, parent_ino)?;
+        let folder = self.batch_folder(namespace, batch, parent_ino)?;
         let place = folder.hidden(id).or_else(|| {
             let mut names = folder.by_cookie.iter();
             names.find(|(_, dentry)| dentry.id == id && dentry.ino != inode.ino).map(|(c, d)| (*c, d.clone()))
@@ -514,7 +531,7 @@ impl Volume {
         Ok(())
     }
 
-    fn count_subfolder(&self, namespace: &Namespace, batch: &mut Batch, folder: u64, more: bool) -> Result<()> {
+    fn count_subfolder(&self, namespace: &mut Namespace, batch: &mut Batch, folder: u64, more: bool) -> Result<()> {
         let inode = self.batch_inode(namespace, batch, folder)?;
         let count = &mut inode.state.lock().meta.subfolders;
         *count = if more { count.saturating_add(1) } else { count.saturating_sub(1) };
@@ -522,9 +539,12 @@ impl Volume {
     }
 
     /// The names of a folder, also of one that the store does not show yet.
-    fn batch_folder<'a>(&self, namespace: &'a mut Namespace, batch: &Batch, ino: u64) -> Result<&'a mut Folder> {
-        if !namespace.folders.contains_key(&ino) && self.batch_is_new(batch, ino) {
-            namespace.folders.insert(ino, Folder::default());
+    fn batch_folder<'a>(&self, namespace: &'a mut Namespace, batch: &mut Batch, ino: u64) -> Result<&'a mut Folder> {
+        if !namespace.folders.contains_key(&ino) {
+            batch.loaded.push(ino);
+            if self.batch_is_new(batch, ino) {
+                namespace.folders.insert(ino, Folder::default());
+            }
         }
         self.folder(namespace, ino)
     }
@@ -571,7 +591,7 @@ impl Volume {
     }
 
     /// The inode to show for an entry in a folder: 0 when it is unknown, removed, or says that it is elsewhere.
-    fn shown_ino(&self, namespace: &Namespace, batch: &mut Batch, folder: u64, id: VlobId) -> Result<(u64, bool)> {
+    fn shown_ino(&self, namespace: &mut Namespace, batch: &mut Batch, folder: u64, id: VlobId) -> Result<(u64, bool)> {
         let Some(ino) = self.batch_ino(batch, id)? else { return Ok((0, false)) };
         let folder_id = match batch.inodes.get(&folder) {
             Some(folder) if folder.ino != ino => folder.state.lock().meta.id,
@@ -636,7 +656,7 @@ impl Volume {
         let inode = self.batch_inode(namespace, batch, ino)?;
         let old_folder = inode.state.lock().meta.parent;
         // The name now waits for the remote content, which gets an inode of its own.
-        if let Some((cookie, dentry)) = self.folder(namespace, old_folder)?.shown(ino) {
+        if let Some((cookie, dentry)) = self.batch_folder(namespace, batch, old_folder)?.shown(ino) {
             self.set_dentry(namespace, batch, old_folder, cookie, Dentry { ino: 0, ..dentry }, false)?;
         }
         let mut state = inode.state.lock();
@@ -654,7 +674,7 @@ impl Volume {
     }
 
     /// A state of an entry is on the storage.
-    fn uploaded(&self, namespace: &Namespace, batch: &mut Batch, seen: u64, manifest: Manifest) -> Result<()> {
+    fn uploaded(&self, namespace: &mut Namespace, batch: &mut Batch, seen: u64, manifest: Manifest) -> Result<()> {
         let Some(ino) = self.batch_ino(batch, manifest.id())? else { return Ok(()) };
         let inode = self.batch_inode(namespace, batch, ino)?;
         let mut state = inode.state.lock();
