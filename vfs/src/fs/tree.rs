@@ -5,7 +5,7 @@
 //! device replaced it, the entry gets a new inode, as if it had been replaced by rename.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
     sync::Arc,
 };
 
@@ -540,10 +540,11 @@ impl Volume {
 
     /// The names of a folder, also of one that the store does not show yet.
     fn batch_folder<'a>(&self, namespace: &'a mut Namespace, batch: &mut Batch, ino: u64) -> Result<&'a mut Folder> {
-        if !namespace.folders.contains_key(&ino) {
+        let is_new = self.batch_is_new(batch, ino);
+        if let Entry::Vacant(place) = namespace.folders.entry(ino) {
             batch.loaded.push(ino);
-            if self.batch_is_new(batch, ino) {
-                namespace.folders.insert(ino, Folder::default());
+            if is_new {
+                place.insert(Folder::default());
             }
         }
         self.folder(namespace, ino)
