@@ -28,9 +28,14 @@ use crate::{
 const ORGANIZATION: &str = "quickstart";
 const WORKSPACE: &str = "quickstart";
 
-/// What was chosen last time, by address of the organization.
+/// What was chosen before.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Record(BTreeMap<String, Choice>);
+struct Record {
+    /// Directory of the organization that was mounted last: a run that names none means this one.
+    last: Option<PathBuf>,
+    /// By address of the organization.
+    choices: BTreeMap<String, Choice>,
+}
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Choice {
@@ -52,10 +57,10 @@ struct Made {
 
 pub(super) fn run(context: &Context, arguments: Quickstart) -> Result<()> {
     mountpoint::check_machine()?;
-    let at = arguments.at.unwrap_or_else(|| context.home.quickstart_storage());
-    let backend = daemon::directory_url(&at)?;
     let mut record = read(&context.home.quickstart_record());
-    let earlier = record.0.get(&backend).cloned();
+    let at = arguments.at.or_else(|| record.last.clone()).unwrap_or_else(|| context.home.quickstart_storage());
+    let backend = daemon::directory_url(&at)?;
+    let earlier = record.choices.get(&backend).cloned();
     let workspace = arguments
         .workspace
         .or_else(|| earlier.as_ref().map(|choice| choice.workspace.clone()))
@@ -68,7 +73,8 @@ pub(super) fn run(context: &Context, arguments: Quickstart) -> Result<()> {
     let devices = Devices::of(&context.home)?;
     let device = devices.get(device_id)?;
     let mounted = mounted(context, device, &made, &dir)?;
-    record.0.insert(backend.clone(), Choice { workspace, mount: mounted.mount.clone() });
+    record.last = Some(std::path::absolute(&at).unwrap_or(at));
+    record.choices.insert(backend.clone(), Choice { workspace, mount: mounted.mount.clone() });
     write(&context.home.quickstart_record(), &record)?;
     say(
         context,
