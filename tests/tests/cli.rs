@@ -344,6 +344,67 @@ fn quickstart_makes_everything_and_again_mounts_the_same() {
     let third = home.ok(&["quickstart", "--at", at.to_str().unwrap()]);
     assert_eq!((&third["workspace_id"], &third["mount"]), (&first["workspace_id"], &first["mount"]));
     assert_eq!(fs::read_to_string(mount.join("hello")).unwrap(), "world");
+    home.ok(&["umount", "Mine", "--flush"]);
+    let fourth = home.ok(&["quickstart"]);
+    assert_eq!((&fourth["workspace_id"], &fourth["mount"]), (&first["workspace_id"], &first["mount"]));
+}
+
+#[test]
+fn a_flipped_bit_fails_its_file_alone_and_the_doctor_names_it() {
+    if !can_mount() {
+        return;
+    }
+    let home = CliHome::new();
+    let (at, mount) = (home.path("at"), home.path("mnt"));
+    home.ok(&["quickstart", "--at", at.to_str().unwrap(), "--mount", mount.to_str().unwrap()]);
+    let content: Vec<u8> = (0..400_000u32).map(|n| n.to_le_bytes()[0]).collect();
+    fs::write(mount.join("hurt"), &content).unwrap();
+    home.ok(&["wait", "--synced", "--timeout", "60"]);
+    fs::write(mount.join("well"), "alive").unwrap();
+    home.ok(&["umount", "--all", "--flush"]);
+    home.ok(&["doctor"]);
+    for (what, root) in [("here", home.home()), ("on the storage", at)] {
+        let (path, sealed) = largest_file(&root);
+        let mut damaged = sealed.clone();
+        let middle = damaged.len() / 2;
+        damaged[middle] ^= 1;
+        fs::write(&path, &damaged).unwrap();
+        home.ok(&["quickstart"]);
+        let read = fs::read(mount.join("hurt"));
+        if what == "here" {
+            assert_eq!(read.unwrap_err().raw_os_error(), Some(libc::EIO));
+        } else {
+            assert_eq!(read.unwrap(), content, "this device has its own copy");
+        }
+        assert_eq!(fs::read(mount.join("well")).unwrap(), b"alive");
+        let said = home.run(&["doctor"]);
+        assert_eq!(said.code, Some(18), "{said:?}");
+        let lines: Vec<_> = said.json().as_array().unwrap().clone();
+        let lines: Vec<_> = lines.iter().filter(|line| line["check"] == "integrity").collect();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0]["message"].as_str().unwrap().contains("hurt"), "{lines:?}");
+        home.ok(&["umount", "--all", "--flush"]);
+        fs::write(&path, &sealed).unwrap();
+    }
+}
+
+/// The largest file below a folder, with its content.
+fn largest_file(root: &Path) -> (std::path::PathBuf, Vec<u8>) {
+    let mut folders = vec![root.to_owned()];
+    let mut largest = (root.to_owned(), 0);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            let meta = entry.metadata().unwrap();
+            if meta.is_dir() {
+                folders.push(entry.path());
+            } else if meta.len() > largest.1 {
+                largest = (entry.path(), meta.len());
+            }
+        }
+    }
+    let content = fs::read(&largest.0).unwrap();
+    (largest.0, content)
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! One workspace on this device: its local tree, its sync, and at most one mount, put together.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{Arc, Weak},
     time::Duration,
 };
 
+use futures::{StreamExt as _, stream};
 use parking_lot::Mutex;
 use parsecfs_core::id::RealmId;
 use parsecfs_crypto::local::LocalKey;
@@ -14,7 +16,7 @@ use tokio::runtime::Handle;
 use crate::{
     adapter::mount::{Mount, MountOptions},
     error::{Error, ErrorKind, Result},
-    fs::{Housekeeper, Volume},
+    fs::{Damage, Housekeeper, Volume},
     notify::Notices,
     organization::Organization,
     store::{Recovery, Store},
@@ -151,6 +153,31 @@ impl Workspace {
             mounted: self.mounted().map(|mount| mount.dir().to_owned()),
             recovery: self.store.recovery(),
         })
+    }
+
+    /// Opens everything that this device keeps and every block that the storage should have, and reports what does not
+    /// open. An unreachable storage is an error, not damage.
+    pub async fn check(&self) -> Result<Vec<Damage>> {
+        /// Blocks fetched at one time.
+        const IN_FLIGHT: usize = 4;
+        let volume = self.volume.clone();
+        let look = move || Ok::<_, Error>((volume.check()?, volume.blocks_on_storage()?));
+        let (mut damage, blocks) = tokio::task::spawn_blocking(look)
+            .await
+            .map_err(|e| Error::new(ErrorKind::Internal, "check the local store").caused_by(e))??;
+        let every = blocks.into_iter().flat_map(|(ino, blocks)| blocks.into_iter().map(move |block| (ino, block)));
+        let mut fetches = stream::iter(every)
+            .map(|(ino, block)| async move { (ino, self.volume.fetch(&[block]).await.map(drop)) })
+            .buffer_unordered(IN_FLIGHT);
+        let mut seen = BTreeSet::new();
+        while let Some((ino, fetched)) = fetches.next().await {
+            match fetched {
+                Err(error) if error.kind() == ErrorKind::Offline => return Err(error),
+                Err(error) if seen.insert(ino) => damage.push(self.volume.damage(ino, error)),
+                _ => {}
+            }
+        }
+        Ok(damage)
     }
 
     /// Mounts it on an empty folder, shown under `name` in the mount table. `Exists` when it is mounted already.

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use parsecfs_core::certificate::DevicePurpose;
-use parsecfs_vfs::organization::{Organization, WorkspaceSummary};
+use parsecfs_vfs::{
+    fs::Damage,
+    organization::{Organization, WorkspaceSummary},
+};
 
 use super::{mounts::Mounts, views};
 use crate::{
@@ -66,20 +69,32 @@ fn recovery(organization: &Organization) -> Finding {
 async fn workspace(organization: &Arc<Organization>, summary: &WorkspaceSummary, mounts: &Arc<Mounts>) -> Vec<Finding> {
     let name = views::name(summary);
     match mounts.look(organization, summary).await {
-        Ok(Some(status)) => vec![integrity(&name, &status), unsynced(&name, &status)],
+        Ok(Some((status, damage))) => {
+            let mut findings = integrity(&name, &status, &damage);
+            findings.push(unsynced(&name, &status));
+            findings
+        }
         Ok(None) => Vec::new(),
         Err(failure) => vec![problem("workspace", failure.context(format_args!("{name} cannot be opened")))],
     }
 }
 
-fn integrity(name: &str, status: &StatusView) -> Finding {
-    if status.corrupt.is_empty() {
-        return finding("integrity", Verdict::Ok, format!("{name}: no damage is known"));
+/// One line for each entry that cannot be read, here or on the storage.
+fn integrity(name: &str, status: &StatusView, damage: &[Damage]) -> Vec<Finding> {
+    const HINT: &str = "put it back from another device or a copy; all other files can be used";
+    let unreadable = damage.iter().map(|damage| {
+        let entry = damage.path.clone().or_else(|| damage.id.map(|id| id.to_string()));
+        format!("{name}: {} cannot be read: {}", entry.as_deref().unwrap_or("an entry"), damage.error)
+    });
+    let refused = status.corrupt.iter().map(|id| format!("{name}: the newest version of entry {id} is damaged"));
+    let mut findings: Vec<Finding> = unreadable
+        .chain(refused)
+        .map(|message| Finding { hint: Some(HINT.into()), ..finding("integrity", Verdict::Problem, message) })
+        .collect();
+    if findings.is_empty() {
+        findings.push(finding("integrity", Verdict::Ok, format!("{name}: everything opens")));
     }
-    Finding {
-        hint: Some("put these files back from another device or a copy; all others can be used".into()),
-        ..finding("integrity", Verdict::Problem, format!("{name}: damaged entries {}", status.corrupt.join(", ")))
-    }
+    findings
 }
 
 fn unsynced(name: &str, status: &StatusView) -> Finding {

@@ -15,6 +15,7 @@ use parsecfs_core::id::RealmId;
 use parsecfs_vfs::{
     Mount, MountOptions, Workspace, WorkspaceOptions,
     error::ErrorKind,
+    fs::Damage,
     organization::{Organization, WorkspaceSummary},
 };
 use tokio::{runtime::Handle, sync::watch};
@@ -245,18 +246,20 @@ impl Mounts {
         &self,
         organization: &Arc<Organization>,
         summary: &WorkspaceSummary,
-    ) -> Result<Option<StatusView>> {
+    ) -> Result<Option<(StatusView, Vec<Damage>)>> {
         let _turn = self.changing.lock().await;
         if let Ok(live) = self.find(summary.realm) {
-            return status(&live).await.map(Some);
+            let damage = live.workspace.check().await?;
+            return Ok(Some((status(&live).await?, damage)));
         }
         if !self.home.workspace_store(organization.device_id(), summary.realm).exists() {
             return Ok(None);
         }
         let workspace = self.open(organization, summary.realm, None).await?;
+        let damage = workspace.check().await;
         let status = views::status(&views::name(summary), views::role(summary.role), None, &workspace).await;
         workspace.close().await?;
-        status.map(Some)
+        Ok(Some((status?, damage?)))
     }
 
     /// Syncs a workspace that is not mounted.

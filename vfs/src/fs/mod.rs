@@ -7,6 +7,7 @@
 //! Every change is logged in the store as one group of rows, under the locks that made it consistent.
 
 mod attributes;
+mod check;
 mod create;
 mod housekeeping;
 mod lookup;
@@ -31,6 +32,7 @@ use parsecfs_core::{id::RealmId, manifest::BlockAccess, name::EntryName};
 
 pub use self::{
     attributes::{Attributes, SetAttributes, SetTime, XattrFlags},
+    check::Damage,
     create::{Maker, NewKind},
     housekeeping::Housekeeper,
     lookup::ListedEntry,

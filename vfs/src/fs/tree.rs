@@ -743,7 +743,7 @@ impl Volume {
     }
 
     /// The names of a folder, without keeping them in memory when the kernel does not know it.
-    fn names(&self, namespace: &mut Namespace, ino: u64) -> Result<Vec<Dentry>> {
+    pub(super) fn names(&self, namespace: &mut Namespace, ino: u64) -> Result<Vec<Dentry>> {
         match namespace.folders.get(&ino) {
             Some(folder) => Ok(folder.by_cookie.values().cloned().collect()),
             None => self.store.dentries(ino)?.into_values().map(|row| Dentry::decode(&row?)).collect(),

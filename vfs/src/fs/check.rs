@@ -1,0 +1,94 @@
+//! Looking for damage in the local store.
+
+use std::collections::BTreeMap;
+
+use parsecfs_core::{
+    id::VlobId,
+    manifest::{BlockAccess, Manifest},
+};
+
+use super::Volume;
+use crate::{
+    content::{PAGE_BYTES, Piece},
+    error::{Error, Result},
+    inode::ROOT_INO,
+};
+
+/// An entry that cannot be read whole.
+#[derive(Debug)]
+pub struct Damage {
+    /// Which; `None` when not even that can be read.
+    pub id: Option<VlobId>,
+    /// Where it is, as far as that can be read.
+    pub path: Option<String>,
+    /// What is wrong.
+    pub error: Error,
+}
+
+impl Volume {
+    /// Opens everything that the local store holds and reports what does not open.
+    pub fn check(&self) -> Result<Vec<Damage>> {
+        let mut damage = Vec::new();
+        for ino in self.store.inodes()? {
+            if let Err(error) = self.check_inode(ino) {
+                damage.push(self.damage(ino, error));
+            }
+        }
+        Ok(damage)
+    }
+
+    /// Blocks that the storage should have, by inode.
+    pub fn blocks_on_storage(&self) -> Result<BTreeMap<u64, Vec<BlockAccess>>> {
+        let mut blocks = BTreeMap::new();
+        for ino in self.store.inodes()? {
+            if let Ok(Some(Manifest::File(file))) = self.base(ino) {
+                blocks.insert(ino, file.blocks);
+            }
+        }
+        Ok(blocks)
+    }
+
+    /// Describes what is wrong with an inode.
+    pub fn damage(&self, ino: u64, error: Error) -> Damage {
+        let id = self.inode(&self.namespace.lock(), ino).ok().map(|inode| inode.state.lock().meta.entry_id());
+        Damage { id, path: self.path(ino).ok(), error }
+    }
+
+    fn check_inode(&self, ino: u64) -> Result<()> {
+        let namespace = self.namespace.lock();
+        let inode = self.inode(&namespace, ino)?;
+        let mut state = inode.state.lock();
+        if state.meta.removed.is_some() {
+            return Ok(());
+        }
+        if state.meta.is_folder() {
+            let names = self.store.dentries(ino)?;
+            return names.into_values().try_for_each(|name| name.map(drop));
+        }
+        self.load_slots(ino, &mut state)?;
+        self.load_base_blocks(ino, &mut state)?;
+        let extents: Vec<_> = state.slots.values().flat_map(|slot| slot.extents.clone()).collect();
+        drop(namespace);
+        for extent in extents {
+            if let Piece::Stored { place, stored, .. } = extent.piece {
+                let mut page = vec![0u8; (usize::from(extent.pages) - 1) * PAGE_BYTES + usize::from(stored)];
+                self.store.read(place, &mut page)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The path of an inode from the root.
+    fn path(&self, ino: u64) -> Result<String> {
+        let mut namespace = self.namespace.lock();
+        let mut names = Vec::new();
+        let mut at = ino;
+        while at != ROOT_INO {
+            let parent = self.inode(&namespace, at)?.state.lock().meta.parent;
+            let listed = self.names(&mut namespace, parent)?.into_iter().find(|dentry| dentry.ino == at);
+            names.push(listed.ok_or(crate::error::ErrorKind::NotFound)?.name);
+            at = parent;
+        }
+        Ok(names.iter().rev().map(|name| &**name).collect::<Vec<_>>().join("/"))
+    }
+}
