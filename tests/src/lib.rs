@@ -2,5 +2,6 @@
 
 pub mod cli;
 pub mod fake_tree;
+pub mod mounted;
 pub mod vectors;
 pub mod world;

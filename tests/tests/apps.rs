@@ -1,6 +1,8 @@
 //! Real programs on a mounted workspace. `PARSECFS_APPS_DIR` runs the same on any other folder; `PARSECFS_LARGE_MIB`
 //! (default 256) is the size of the large file.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     fs,
     io::{BufReader, BufWriter, ErrorKind, Read, Write},
@@ -24,7 +26,8 @@ struct Place {
 /// `None`, after saying SKIP, where the programs are missing; CI has them all.
 fn place(programs: &[&str]) -> Option<Place> {
     for program in programs {
-        let there = Command::new("sh").args(["-c", "command -v \"$0\" >/dev/null", program]).status().unwrap().success();
+        let there =
+            Command::new("sh").args(["-c", "command -v \"$0\" >/dev/null", program]).status().unwrap().success();
         assert!(there || std::env::var_os("CI").is_none(), "{program} is missing in CI");
         if !there {
             eprintln!("SKIP: {program} is not installed");
@@ -276,7 +279,8 @@ fn unicode_names_are_listed_as_they_were_given() {
     }
     let mut seen: Vec<_> = fs::read_dir(place.mount.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     let mut given = names.map(std::ffi::OsString::from);
-    (seen.sort(), given.sort());
+    seen.sort();
+    given.sort();
     assert_eq!(seen, given);
     assert_eq!(fs::metadata(place.mount.path().join("not there")).unwrap_err().kind(), ErrorKind::NotFound);
 }

@@ -393,9 +393,9 @@ fn largest_file(root: &Path) -> (std::path::PathBuf, Vec<u8>) {
     let mut folders = vec![root.to_owned()];
     let mut largest = (root.to_owned(), 0);
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let entry = entry.unwrap();
-            let meta = entry.metadata().unwrap();
+        for entry in fs::read_dir(folder).expect("a folder lists") {
+            let entry = entry.expect("a folder lists");
+            let meta = entry.metadata().expect("a file has attributes");
             if meta.is_dir() {
                 folders.push(entry.path());
             } else if meta.len() > largest.1 {
@@ -403,7 +403,7 @@ fn largest_file(root: &Path) -> (std::path::PathBuf, Vec<u8>) {
             }
         }
     }
-    let content = fs::read(&largest.0).unwrap();
+    let content = fs::read(&largest.0).expect("a file reads");
     (largest.0, content)
 }
 

@@ -1,3 +1,5 @@
+//! Runs every vector of the documents that `core` reads.
+
 use parsecfs_tests::vectors as v;
 use std::{fs, path::PathBuf};
 #[test]
