@@ -3,5 +3,6 @@
 pub mod cli;
 pub mod fake_tree;
 pub mod mounted;
+pub mod simulation;
 pub mod vectors;
 pub mod world;

@@ -48,6 +48,11 @@ impl Faulty {
         plan.faults.push((call, fault));
     }
 
+    /// Forgets what was planned: everything works again.
+    pub fn clear(&self) {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner).faults.clear();
+    }
+
     fn next(&self) -> Option<Fault> {
         let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
         let call = plan.calls;
