@@ -34,6 +34,11 @@ pub fn run(kind: &str, case: &Value) -> Result<()> {
             ensure!(tree::unpack(&again[64..])? == tree::unpack(&signed[64..])?, "fields are in another order");
         }
     }
+    if !case["payload"].is_null() {
+        let payload = hex(case, "payload")?;
+        ensure!(signed.ends_with(&payload), "the vector itself signs something else");
+        ensure!(tree::of_frame(&payload)? == case["decoded"], "the vector itself decodes otherwise");
+    }
     Ok(())
 }
 

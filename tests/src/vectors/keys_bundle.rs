@@ -8,7 +8,7 @@ use parsecfs_core::{
 use parsecfs_crypto::{PrivateKey, SecretKey, VerifyKey};
 use serde_json::{Value, json};
 
-use super::{hex, hex_array, judge, text, unhex};
+use super::{derived, hex, hex_array, judge, text, unhex};
 
 /// Runs a case of `keys_bundle`.
 pub fn run(case: &Value) -> Result<()> {
@@ -44,6 +44,7 @@ fn same_bundle(bundle: &KeysBundle, decoded: &Value) -> Result<()> {
 /// Runs a case of `realm_name_canary`.
 pub fn name_or_canary(case: &Value) -> Result<()> {
     let key = SecretKey::from_bytes(hex_array(case, "realm_key")?);
+    derived(case, &key, "derivation_uuid")?;
     let sealed = hex(case, "encrypted")?;
     let plain = hex(case, "plaintext")?;
     if text(case, "name")?.starts_with("canary") {

@@ -11,7 +11,7 @@ use parsecfs_core::{
 use parsecfs_crypto::{SecretKey, SigningKey, VerifyKey};
 use serde_json::Value;
 
-use super::{hex, hex_array, judge, tree};
+use super::{derived, hex, hex_array, judge, tree};
 
 /// Runs a case of one of the `manifest_*` files.
 pub fn run(kind: &str, case: &Value) -> Result<()> {
@@ -67,6 +67,7 @@ fn verify_key(case: &Value) -> Result<VerifyKey> {
 /// Opens, seals again and opens that.
 fn whole(case: &Value) -> Result<()> {
     let (realm_key, key) = (secret(case, "realm_key")?, verify_key(case)?);
+    derived(case, &realm_key, "vlob_id")?;
     let expected = claimed(case, &key)?;
     let manifest = Manifest::open(&hex(case, "encrypted")?, &realm_key, &expected)?;
     let author = SigningKey::from_seed(hex_array(case, "signing_seed")?);
@@ -86,6 +87,7 @@ fn user(case: &Value) -> Result<()> {
 
 /// What we sealed says the same as the vector.
 fn same_document(case: &Value, key: &SecretKey, sealed: &[u8]) -> Result<()> {
+    ensure!(key.open(&hex(case, "encrypted")?)? == hex(case, "signed")?, "something else is sealed");
     let signed = key.open(sealed)?;
     ensure!(tree::of_frame(&signed[64..])? == case["decoded"], "written otherwise");
     Ok(())
@@ -120,6 +122,7 @@ fn user_checks(case: &Value) -> Result<()> {
 /// Runs a case of `block`.
 pub fn block(case: &Value) -> Result<()> {
     let realm_key = secret(case, "realm_key")?;
+    derived(case, &realm_key, "block_id")?;
     let access = BlockAccess {
         id: BlockId::from_bytes(hex_array(case, "block_id")?),
         offset: 0,
