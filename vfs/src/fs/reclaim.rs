@@ -7,10 +7,14 @@ use crate::{
     content::{Extent, PAGE_BYTES, Piece, SLOT_PAGES, Slot, by_slot},
     error::{ErrorKind, Result},
     inode::{State, decode},
+    store::RowKey,
 };
 
 /// Segments that one round rewrites at most, so that a round stays short.
 const SEGMENTS_PER_ROUND: usize = 2;
+/// How long a removed entry stays known after its removal. A change that another device stored without having seen the
+/// removal brings the entry back, but only while it is known; a device sees it at the start of each of its rounds.
+const REMOVED_KNOWN_NS: i64 = 24 * 3600 * 1_000_000_000;
 /// Room below which clean content is let go, in bytes.
 const ROOM_WANTED: u64 = 256 << 20;
 
@@ -21,11 +25,38 @@ impl Volume {
         if free < ROOM_WANTED {
             self.drop_clean()?;
         }
+        self.forget_removed();
         let sparse = self.store.reclaim()?;
         for segment in sparse.into_iter().take(SEGMENTS_PER_ROUND) {
             self.rewrite(segment)?;
         }
         Ok(())
+    }
+
+    /// Entries that were removed long ago need not be known any more, once their removal is stored.
+    fn forget_removed(&self) {
+        let namespace = self.namespace.lock();
+        let long_ago = self.clock.now_ns().saturating_sub(REMOVED_KNOWN_NS);
+        let mut rows = Vec::new();
+        let mut removed = self.removed.lock();
+        for (folder, waiting) in removed.iter_mut() {
+            if self.pending.lock().contains_key(folder) {
+                continue;
+            }
+            let mut kept = Vec::with_capacity(waiting.len());
+            for ino in waiting.drain(..) {
+                match self.inode(&namespace, ino) {
+                    Ok(inode) if inode.state.lock().meta.changed_ns > long_ago => kept.push(ino),
+                    Ok(_) => rows.extend([(RowKey::Inode(ino), None), (RowKey::Base(ino), None)]),
+                    // Gone, or damaged: the next opening says so.
+                    Err(_) => {}
+                }
+            }
+            *waiting = kept;
+        }
+        removed.retain(|_, waiting| !waiting.is_empty());
+        drop(removed);
+        self.store.log(rows);
     }
 
     /// Counts which pages are in use, so that segments can go. Once, after opening.

@@ -591,20 +591,24 @@ impl Volume {
         Ok(())
     }
 
-    /// The inode to show for an entry in a folder: 0 when it is unknown, removed, or says that it is elsewhere.
+    /// The inode to show for an entry in a folder: 0 when it is unknown, or says that it is elsewhere. One that was
+    /// removed here is back.
     fn shown_ino(&self, namespace: &mut Namespace, batch: &mut Batch, folder: u64, id: VlobId) -> Result<(u64, bool)> {
         let Some(ino) = self.batch_ino(batch, id)? else { return Ok((0, false)) };
         let folder_id = match batch.inodes.get(&folder) {
             Some(folder) if folder.ino != ino => folder.state.lock().meta.id,
             _ => return Ok((0, false)),
         };
-        let inode = self.batch_inode(namespace, batch, ino)?;
+        let mut inode = self.batch_inode(namespace, batch, ino)?;
+        if inode.state.lock().meta.removed.is_some() {
+            inode = self.revive(namespace, batch, id, &inode, None)?;
+        }
         let mut state = inode.state.lock();
-        if state.meta.removed.is_some() || state.meta.parent_id != folder_id {
+        if state.meta.parent_id != folder_id {
             return Ok((0, false));
         }
         state.meta.parent = folder;
-        Ok((ino, state.meta.is_folder()))
+        Ok((inode.ino, state.meta.is_folder()))
     }
 
     fn is_folder(&self, namespace: &Namespace, batch: &Batch, ino: u64) -> bool {
@@ -702,30 +706,7 @@ impl Volume {
             state.base_blocks = Some(file.blocks.clone().into());
         }
         batch.rows.push(base_row(ino, &manifest));
-        if matches!(manifest, Manifest::Folder(_)) {
-            let done = self.forget_removed(namespace, ino, seen)?;
-            batch.rows.extend(done);
-        }
         Ok(())
-    }
-
-    /// Entries removed from a folder before `seen` need not be known any more.
-    fn forget_removed(&self, namespace: &Namespace, folder: u64, seen: u64) -> Result<Vec<(RowKey, RowValue)>> {
-        let mut rows = Vec::new();
-        let mut removed = self.removed.lock();
-        let Some(waiting) = removed.get_mut(&folder) else { return Ok(rows) };
-        for ino in std::mem::take(waiting) {
-            match self.inode(namespace, ino) {
-                Ok(inode) if inode.state.lock().meta.change > seen => waiting.push(ino),
-                Ok(_) => rows.extend([(RowKey::Inode(ino), None), (RowKey::Base(ino), None)]),
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if waiting.is_empty() {
-            removed.remove(&folder);
-        }
-        Ok(rows)
     }
 
     fn children(&self, namespace: &mut Namespace, inode: &Arc<Inode>) -> Result<BTreeMap<EntryName, VlobId>> {

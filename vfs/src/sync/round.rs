@@ -53,6 +53,7 @@ pub(super) fn merge_round(context: &RoundContext<'_>, remotes: &[Manifest]) -> R
     let mut merging = Merging::new(context);
     merging.take_files(remotes)?;
     merging.take_folders(remotes)?;
+    merging.follow_listings()?;
     merging.bring_back()?;
     merging.drop_lost_listings()?;
     merging.break_cycles()?;
@@ -333,6 +334,26 @@ impl<'a> Merging<'a> {
             id = parent;
         }
         Ok(id == self.context.root)
+    }
+
+    /// What was moved and then removed here, and is still listed where the storage has it, is back there: the move is
+    /// as void as the removal.
+    fn follow_listings(&mut self) -> Result<()> {
+        let mut again = Vec::new();
+        for (folder, work) in &self.works {
+            let (Some(local), Some(children)) = (&work.local, work.children()) else { continue };
+            let LocalContent::Folder { children: before } = &local.content else { continue };
+            let before: BTreeSet<_> = before.values().collect();
+            let new = children.values().filter(|id| !before.contains(id) && !self.works.contains_key(id));
+            again.extend(new.map(|id| (*id, *folder)));
+        }
+        for (id, folder) in again {
+            let Some(work) = self.work(id)? else { continue };
+            if work.local.as_ref().is_some_and(|local| local.removed.is_some()) && work.attributes.parent != folder {
+                self.move_to(id, folder)?;
+            }
+        }
+        Ok(())
     }
 
     fn bring_back(&mut self) -> Result<()> {
