@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt};
+use futures::{FutureExt as _, Stream, StreamExt};
 use parsecfs_core::storage::Event;
 use tokio::{
     sync::watch,
@@ -15,6 +15,8 @@ use tokio::{
 use super::{Engine, SyncOptions};
 use crate::error::ErrorKind;
 
+/// While programs keep changing things, they have the machine for themselves, but not for longer than this.
+const BUSY_MAX: Duration = Duration::from_secs(10);
 /// When there is nothing to wait for but a wake-up.
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -39,12 +41,15 @@ impl Driver {
         let mut stop = self.stop.clone();
         let mut change = 0;
         let mut next = Instant::now();
+        // Since when programs have been changing things; not listened to again before the round that follows.
+        let mut busy_since: Option<Instant> = None;
         loop {
             let engine = self.engine.clone();
             tokio::select! {
                 () = stopped(&mut stop) => return,
-                newest = engine.tree.changed(change) => {
+                newest = engine.tree.changed(change), if busy_since.is_none() => {
                     change = newest;
+                    busy_since = Some(Instant::now());
                     if self.failures == 0 {
                         next = next.min(Instant::now() + self.options.quiet);
                     }
@@ -54,7 +59,17 @@ impl Driver {
                         next = now;
                     }
                 }
-                () = sleep_until(next) => next = Instant::now() + self.round(idle).await,
+                () = sleep_until(next) => {
+                    let newest = engine.tree.changed(change).now_or_never();
+                    let busy = busy_since.is_some_and(|since| since.elapsed() < BUSY_MAX.min(self.options.quiet_max));
+                    if let (Some(newest), true) = (newest, busy) {
+                        change = newest;
+                        next = Instant::now() + self.options.quiet;
+                        continue;
+                    }
+                    busy_since = None;
+                    next = Instant::now() + self.round(idle).await;
+                }
             }
         }
     }

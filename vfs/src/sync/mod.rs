@@ -13,6 +13,7 @@ mod driver;
 mod inbound;
 mod outbound;
 mod plan;
+mod quietly;
 mod remote;
 mod round;
 mod status;

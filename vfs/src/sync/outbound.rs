@@ -18,6 +18,7 @@ use parsecfs_core::{
     time::Timestamp,
 };
 
+use super::quietly::quietly;
 use super::{
     Engine, Problem,
     plan::{Readiness, SlotPlan, children_first, plan, plan_slots},
@@ -493,7 +494,7 @@ impl Sealer {
             return Err(Error::new(ErrorKind::Internal, "a file was expected"));
         };
         let offset = slot.checked_mul(*blocksize).ok_or(ErrorKind::TooLarge)?;
-        let digest = *parsecfs_crypto::sha256(bytes).as_bytes();
+        let digest = quietly(|| *parsecfs_crypto::sha256(bytes).as_bytes());
         let size = bytes.len() as u64;
         if let Some(Manifest::File(base)) = &entry.base {
             let same = |block: &&BlockAccess| (block.offset, block.size, block.digest) == (offset, size, digest);
@@ -503,7 +504,7 @@ impl Sealer {
             }
         }
         let id = BlockId::from_bytes((self.random)());
-        let block = self.organization.seal_block(self.realm, id, bytes)?;
+        let block = quietly(|| self.organization.seal_block(self.realm, id, bytes))?;
         if block.bytes.len() as u64 > self.block_bytes_max {
             return Err(Error::new(ErrorKind::TooLarge, "block is larger than the storage takes"));
         }
