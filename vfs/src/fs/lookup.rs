@@ -1,6 +1,6 @@
 //! Finding entries: lookup, attributes, listing, and forgetting.
 
-use std::sync::Arc;
+use std::{collections::hash_map::Entry, sync::Arc};
 
 use super::{Attributes, Volume, valid_name};
 use crate::{
@@ -100,22 +100,25 @@ impl Volume {
             let Some((last, _)) = names.last() else { return Ok(()) };
             let step_end = *last;
             for (cookie, dentry) in names.into_iter().filter(|(_, dentry)| dentry.ino != 0) {
-                let Ok(inode) = self.inode(&namespace, dentry.ino) else {
-                    // One damaged entry must not hide its neighbours; a lookup of it says what is wrong.
-                    let entry = ListedEntry { next: cookie, ino: dentry.ino, kind: Kind::File, name: dentry.name };
-                    if !each(&entry, None) {
-                        return Ok(());
-                    }
-                    continue;
+                let inode = match refer {
+                    true => self.known(&mut namespace, dentry.ino).map(|known| known.inode.clone()),
+                    false => self.inode(&namespace, dentry.ino),
                 };
-                let attributes = Attributes::of(dentry.ino, &inode.state.lock());
-                let entry =
-                    ListedEntry { next: cookie, ino: dentry.ino, kind: attributes.kind, name: dentry.name.clone() };
-                if !each(&entry, Some(&attributes)) {
-                    return Ok(());
+                // One damaged entry must not hide its neighbours; a lookup of it says what is wrong.
+                let attributes = inode.ok().map(|inode| Attributes::of(dentry.ino, &inode.state.lock()));
+                let kind = attributes.as_ref().map_or(Kind::File, |attributes| attributes.kind);
+                let entry = ListedEntry { next: cookie, ino: dentry.ino, kind, name: dentry.name.clone() };
+                let taken = each(&entry, attributes.as_ref());
+                if let Entry::Occupied(mut known) = namespace.inodes.entry(dentry.ino)
+                    && refer
+                {
+                    known.get_mut().lookups += u64::from(taken && attributes.is_some());
+                    if known.get().lookups == 0 && dentry.ino != ROOT_INO {
+                        known.remove();
+                    }
                 }
-                if refer {
-                    self.known(&mut namespace, dentry.ino)?.lookups += 1;
+                if !taken {
+                    return Ok(());
                 }
             }
             after = step_end;
