@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod fake_tree;
+pub mod local_model;
 pub mod mounted;
 pub mod simulation;
 pub mod vectors;

@@ -51,6 +51,13 @@ impl Extent {
         self.page + self.pages
     }
 
+    /// The same pages, of which nothing can be read any more: they are in a segment that never exists.
+    pub(crate) fn damaged(&self) -> Self {
+        let full = u16::try_from(PAGE_BYTES).unwrap_or(u16::MAX);
+        let place = Place { segment: 0, frame: 0, offset: 0, index: 0 };
+        Self { piece: Piece::Stored { place, stored: full, valid: full }, ..*self }
+    }
+
     /// The part of this extent in pages `from..to`, which it covers.
     pub(crate) fn part(&self, from: u8, to: u8) -> Self {
         let piece = match self.piece {
@@ -83,6 +90,13 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    /// A slot that nothing is known about any more: reading it fails, writing whole pages over it helps.
+    pub(crate) fn damaged() -> Self {
+        let pages = u8::try_from(SLOT_PAGES).unwrap_or(u8::MAX);
+        let all = Extent { page: 0, pages, dirty: true, piece: Piece::Zero };
+        Self { extents: vec![all.damaged()], change: 0 }
+    }
+
     /// Makes room for pages `from..to`.
     pub(crate) fn remove(&mut self, from: u8, to: u8, released: &mut Released) {
         if self.extents.iter().all(|extent| extent.end() <= from || extent.page >= to) {

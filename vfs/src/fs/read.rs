@@ -5,7 +5,7 @@ use parsecfs_core::manifest::{BlockAccess, Manifest};
 
 use super::Volume;
 use crate::{
-    content::{PAGE, PAGE_BYTES, Piece, SLOT_PAGES, blocks_between, by_slot, slot_of},
+    content::{PAGE, PAGE_BYTES, Piece, SLOT_PAGES, Slot, blocks_between, by_slot, slot_of},
     error::{Error, ErrorKind, Result},
     inode::{Inode, State, decode},
     store::RowKey,
@@ -257,7 +257,18 @@ impl Volume {
         }
         let mut slots = std::collections::BTreeMap::new();
         for (number, row) in self.store.slots(ino)? {
-            slots.insert(number, decode(&row?)?);
+            match row.and_then(|row| decode(&row)) {
+                Ok(slot) => {
+                    slots.insert(number, slot);
+                }
+                Err(error) => {
+                    tracing::error!(ino, number, %error, "where a part of a file is cannot be read");
+                    // What the storage has as well is fetched again; anything else is damaged here, and only here.
+                    if state.meta.need_sync {
+                        slots.insert(number, Slot::damaged());
+                    }
+                }
+            }
         }
         state.slots = slots;
         state.loaded = true;

@@ -62,10 +62,10 @@ impl Volume {
         let ino = inode.ino;
         let mut state = inode.state.lock();
         if state.meta.kind != Kind::Folder {
-            // Damaged rows do not keep a file from being removed.
-            if let Err(error) = self.load_slots(ino, &mut state) {
-                tracing::warn!(ino, %error, "content of a removed file cannot be read");
-                state.loaded = true;
+            self.load_slots(ino, &mut state)?;
+            // Who has it open goes on reading the base, which may be forgotten or replaced from now on.
+            if let Err(error) = self.load_base_blocks(ino, &mut state) {
+                tracing::warn!(ino, %error, "base of a removed file cannot be read");
             }
         }
         let mut rows: Vec<(RowKey, RowValue)> =

@@ -38,6 +38,9 @@ impl Volume {
         let target_folder = self.folder_to_change(&mut namespace, new_folder)?;
         let from = self.side(&mut namespace, folder, name.reveal())?.ok_or(ErrorKind::NotFound)?;
         let to = self.side(&mut namespace, new_folder, new_name.reveal())?;
+        if mode == RenameMode::Keep && to.is_some() {
+            return Err(ErrorKind::Exists.into());
+        }
         if to.as_ref().is_some_and(|to| to.dentry.ino == from.dentry.ino) {
             return Ok(());
         }
@@ -45,7 +48,6 @@ impl Volume {
             self.not_inside(&namespace, from.dentry.ino, new_folder)?;
         }
         match (mode, to) {
-            (RenameMode::Keep, Some(_)) => Err(ErrorKind::Exists.into()),
             (RenameMode::Exchange, None) => Err(ErrorKind::NotFound.into()),
             (RenameMode::Exchange, Some(to)) => {
                 if to.is_folder {
@@ -58,7 +60,6 @@ impl Volume {
                 if let Some(to) = &to {
                     self.may_vanish(&mut namespace, &to.inode, from.is_folder)?;
                     rows = self.drop_entry(&namespace, &to.inode, &to.name)?;
-                    rows.push((RowKey::Dentry(new_folder, to.cookie), None));
                     count_subfolders(&target_folder, to.is_folder, false);
                 }
                 self.move_entry(&mut namespace, rows, &from, &target_folder, Arc::from(new_name.reveal()))
@@ -104,7 +105,8 @@ impl Volume {
         rows.push(dentry_row(target.ino, cookie, &moved));
         self.folder(namespace, from.folder.ino)?.remove(&from.name);
         let names = self.folder(namespace, target.ino)?;
-        names.remove(&new_name);
+        // What was replaced, or a name whose entry never arrived.
+        rows.extend(names.remove(&new_name).map(|(cookie, _)| (RowKey::Dentry(target.ino, cookie), None)));
         names.insert(cookie, moved);
         rows.extend(self.set_parent(&from.inode, target));
         count_subfolders(&from.folder, from.is_folder, false);

@@ -684,7 +684,6 @@ impl Volume {
         let inode = self.batch_inode(namespace, batch, ino)?;
         let mut state = inode.state.lock();
         state.meta.base_version = manifest.version();
-        state.base_blocks = None;
         if state.meta.change == seen {
             state.meta.need_sync = false;
         }

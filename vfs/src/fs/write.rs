@@ -149,10 +149,9 @@ impl Volume {
                 }
             }
             state.slots.retain(|_, slot| !slot.extents.is_empty());
-            if state.meta.base_limit > size {
-                state.meta.base_limit = size;
-                state.meta.base_limit_change = change;
-            }
+            // Also what is on its way to the storage right now counts no further when it becomes the base.
+            state.meta.base_limit = state.meta.base_limit.min(size);
+            state.meta.base_limit_change = change;
             self.settle(released);
         }
         state.meta.size = size;
@@ -191,8 +190,11 @@ impl Volume {
         if head != 0 {
             missing = self.read_pages(ino, state, first, &mut buffer[..PAGE_BYTES], fetched)?;
         }
+        // Both edges may lie in the same block.
+        let first_missing = missing.last().map(|block| block.id);
         if tail_end > end && (last > 0 || head == 0) {
-            missing.extend(self.read_pages(ino, state, end / PAGE, &mut buffer[last..], fetched)?);
+            let more = self.read_pages(ino, state, end / PAGE, &mut buffer[last..], fetched)?;
+            missing.extend(more.into_iter().filter(|block| first_missing != Some(block.id)));
         }
         if !missing.is_empty() {
             return Ok(Put::Missing(missing));
@@ -273,11 +275,9 @@ impl Volume {
             if !covered && !state.slots.contains_key(&number) {
                 continue;
             }
+            // Even where the base does not reach: what was written here may be on its way to become the base.
             let slot = state.slots.entry(number).or_default();
-            slot.remove(start, end, &mut released);
-            if covered {
-                slot.insert(Extent { page: start, pages: end - start, dirty: true, piece: Piece::Zero }, &mut released);
-            }
+            slot.insert(Extent { page: start, pages: end - start, dirty: true, piece: Piece::Zero }, &mut released);
             slot.change = change;
             rows.push(slot_row(ino, number, slot));
         }

@@ -101,7 +101,7 @@ impl Index {
         self.state().map(drop)
     }
 
-    /// Hands every slot to `each`.
+    /// Hands every slot that can be read to `each`.
     pub(crate) fn all_slots(&self, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let mut query = self.db.prepare("SELECT ino, slot, sealed FROM slot").map_err(sql_error)?;
         let mut rows = query.query([]).map_err(sql_error)?;
@@ -109,7 +109,13 @@ impl Index {
             let number = |column| row.get::<_, i64>(column).map(i64::cast_unsigned).map_err(sql_error);
             let key = RowKey::Slot(number(0)?, number(1)?);
             let sealed = row.get_ref(2).and_then(|value| value.as_blob().map_err(Into::into)).map_err(sql_error)?;
-            each(&self.unseal(key, sealed)?)?;
+            match self.unseal(key, sealed).and_then(|row| each(&row)) {
+                // What only this row knew is out of reach already; the others must still be counted.
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    tracing::error!(?key, %error, "a row cannot be read")
+                }
+                other => other?,
+            }
         }
         Ok(())
     }

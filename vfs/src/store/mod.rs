@@ -146,8 +146,16 @@ impl Store {
         let end = segments.replay(position, |bytes| replay_frame(bytes, &mut group, &mut rows, &mut counters))?;
         let recovery = Recovery { rows: rows.len(), torn: end != ScanEnd::Whole || !group.is_empty() };
         segments.sync()?;
+        if !rows.is_empty() {
+            // A process that was killed leaves frames that the disk may not have yet.
+            segments.sync_from(position.segment)?;
+        }
         writer.apply(rows.iter(), segments.position(), counters)?;
         sync_dir(dir)?;
+        if recovery.torn {
+            // Were this position lost, a later replay would end at the torn frame and miss what follows from here on.
+            writer.checkpoint()?;
+        }
         let census = Index::open_reader(&path, key.clone())?;
         census.freeze()?;
         Ok(Self {
@@ -323,32 +331,46 @@ impl Store {
     /// Brings the index up to date. Called by the background thread and at the end.
     pub fn apply(&self) -> Result<()> {
         let mut writer = self.writer.lock();
-        let (position, counters) = {
+        let (rows, position, counters) = {
             let _journal = self.journal.lock();
-            self.journal_rows_locked()?;
-            let mut queue = self.queue.lock();
-            if queue.overlay.is_empty() {
-                return Ok(());
+            // In one step: a row logged between journaling and taking would be applied without being in the journal.
+            let (rows, unjournaled) = {
+                let mut queue = self.queue.lock();
+                if queue.overlay.is_empty() {
+                    return Ok(());
+                }
+                queue.applying = std::mem::take(&mut queue.overlay);
+                queue.applying_ids = std::mem::take(&mut queue.ids);
+                (queue.applying.clone(), std::mem::take(&mut queue.unjournaled))
+            };
+            let journal: Vec<_> =
+                unjournaled.iter().filter_map(|key| rows.get(key).map(|value| (*key, value.clone()))).collect();
+            if let Err(error) = self.append_rows(&journal) {
+                self.end_apply(false, unjournaled);
+                return Err(error);
             }
-            queue.applying = std::mem::take(&mut queue.overlay);
-            queue.applying_ids = std::mem::take(&mut queue.ids);
-            (self.segments.position(), self.counters())
+            (rows, self.segments.position(), self.counters())
         };
-        // The rows stay in `applying`, which only this function changes, so reading them needs no lock for long.
-        let rows = self.queue.lock().applying.clone();
         let outcome = self.segments.sync().and_then(|()| writer.apply(rows.iter(), position, counters));
-        let mut queue = self.queue.lock();
-        let applied = std::mem::take(&mut queue.applying);
-        let applied_ids = std::mem::take(&mut queue.applying_ids);
-        if outcome.is_err() {
-            for (id, ino) in applied_ids {
-                queue.ids.entry(id).or_insert(ino);
-            }
-            for (key, value) in applied {
-                queue.overlay.entry(key).or_insert(value);
-            }
-        }
+        self.end_apply(outcome.is_ok(), BTreeSet::new());
         outcome
+    }
+
+    /// The rows that were taken to be applied are in the index, or have to wait again.
+    fn end_apply(&self, done: bool, unjournaled: BTreeSet<RowKey>) {
+        let mut queue = self.queue.lock();
+        let rows = std::mem::take(&mut queue.applying);
+        let ids = std::mem::take(&mut queue.applying_ids);
+        if done {
+            return;
+        }
+        queue.unjournaled.extend(unjournaled);
+        for (id, ino) in ids {
+            queue.ids.entry(id).or_insert(ino);
+        }
+        for (key, value) in rows {
+            queue.overlay.entry(key).or_insert(value);
+        }
     }
 
     /// Ends: everything is durable and in the index.

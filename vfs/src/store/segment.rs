@@ -118,9 +118,10 @@ impl Segments {
                 Ok(file) => {
                     files.insert(number, Arc::new(file));
                 }
-                // A crash right after creation leaves a file without a header: nothing can refer to it.
+                // A crash right after creation leaves a file without a header: nothing can refer to it. When a header was
+                // damaged later, reading what refers to it says so.
                 Err(error) if error.kind() == ErrorKind::Corrupt => {
-                    tracing::warn!(segment = number, "segment without a readable header");
+                    tracing::warn!(segment = number, %error, "segment without a readable header");
                 }
                 Err(error) => return Err(error),
             }
@@ -186,6 +187,16 @@ impl Segments {
             self.dirty.store(true, Ordering::Release);
         }
         outcome
+    }
+
+    /// Puts segments of earlier sessions on stable storage, from this one on.
+    pub(crate) fn sync_from(&self, number: u32) -> Result<()> {
+        let current = self.current();
+        let files: Vec<_> = {
+            let files = self.files.read();
+            files.iter().filter(|(n, _)| (number..current).contains(n)).map(|(_, file)| file.clone()).collect()
+        };
+        files.iter().try_for_each(|file| file.file.sync_data()).map_err(|e| io_error("sync a segment", e))
     }
 
     fn sync_all(&self) -> Result<()> {
@@ -514,12 +525,9 @@ fn open_segment(path: &Path) -> Result<SegmentFile> {
     if &header[..8] != FILE_MAGIC {
         return Err(Error::new(ErrorKind::Corrupt, "not a segment"));
     }
-    let version = le_u32(&header[8..12]);
-    if version != FILE_VERSION {
-        return Err(Error::new(
-            ErrorKind::UnsupportedVersion,
-            format!("segment format {version}, this program knows 1"),
-        ));
+    // A newer format raises the version of the index too, which was looked at before: this is damage.
+    if le_u32(&header[8..12]) != FILE_VERSION {
+        return Err(Error::new(ErrorKind::Corrupt, "segment of an unknown format"));
     }
     let mut session = [0u8; 16];
     session.copy_from_slice(&header[16..32]);

@@ -1,0 +1,159 @@
+//! What was once wrong in the local half, each as a small story.
+
+use std::sync::Arc;
+
+use parsecfs_core::{id::VlobId, manifest::Manifest, name::EntryName};
+use parsecfs_tests::local_model::{Blocks, REALM, ROOT, StepClock, open, read};
+use parsecfs_vfs::{
+    error::ErrorKind,
+    fs::{FallocateMode, Fetched, ListedEntry, Maker, NewKind, RenameMode, SetAttributes, Volume},
+    tree::{ChangeNumber, LocalContent, LocalTree, Merged, MergedContent, TreeUpdate},
+};
+use tempfile::TempDir;
+
+/// So little that content the storage has goes at each reclaim.
+const ROOM: u64 = 100 << 20;
+
+struct World {
+    dir: TempDir,
+    volume: Arc<Volume>,
+    blocks: Blocks,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = TempDir::new().expect("a temporary directory");
+        let volume = open(dir.path(), Arc::new(StepClock::default()), ROOM).expect("a new store");
+        Self { dir, volume, blocks: Blocks::default() }
+    }
+
+    fn reopen(self) -> Self {
+        let Self { dir, volume, blocks } = self;
+        volume.store().close().expect("close");
+        drop(volume);
+        let volume = open(dir.path(), Arc::new(StepClock::default()), ROOM).expect("it was closed");
+        Self { dir, volume, blocks }
+    }
+
+    fn create(&self, name: &str, kind: NewKind<'_>) -> u64 {
+        let maker = Maker { uid: 0, gid: 0 };
+        self.volume.create(ROOT, name.as_bytes(), kind, 0o755, maker).expect("create").ino
+    }
+
+    fn file(&self, name: &str, bytes: &[u8]) -> u64 {
+        let ino = self.create(name, NewKind::File);
+        self.volume.write(ino, 0, bytes, &Fetched::new()).expect("write");
+        ino
+    }
+
+    fn truncate(&self, ino: u64, size: u64) {
+        let set = SetAttributes { size: Some(size), ..SetAttributes::default() };
+        self.volume.set_attributes(ino, set).expect("truncate");
+    }
+
+    fn read(&self, ino: u64) -> Vec<u8> {
+        read(&self.volume, &self.blocks, ino, 0, 1 << 20).expect("read")
+    }
+
+    fn id(&self, name: &str) -> VlobId {
+        match self.volume.load(REALM.root()).expect("load").expect("the root").content {
+            LocalContent::Folder { children } => children[&EntryName::new(name).expect("a name")],
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn upload(&self, id: VlobId) -> (ChangeNumber, Manifest) {
+        self.blocks.upload(&self.volume, id)
+    }
+
+    fn uploaded(&self, (seen, manifest): (ChangeNumber, Manifest)) {
+        self.volume.apply(vec![TreeUpdate::Uploaded { seen, manifest }], None).expect("uploaded");
+    }
+
+    fn upload_all(&self) {
+        for entry in self.volume.pending(100).expect("pending") {
+            self.uploaded(self.upload(entry.id));
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        let each = |entry: &ListedEntry, _: Option<&_>| {
+            names.push(entry.name.to_string());
+            true
+        };
+        self.volume.list(ROOT, 0, false, each).expect("list");
+        names
+    }
+}
+
+#[test]
+fn bytes_cut_off_during_an_upload_do_not_come_back_with_it() {
+    let world = World::new();
+    let ino = world.file("a", &[1; 9000]);
+    let on_its_way = world.upload(world.id("a"));
+    world.truncate(ino, 5000);
+    world.truncate(ino, 9000);
+    world.uploaded(on_its_way);
+    let mut wanted = vec![1; 5000];
+    wanted.resize(9000, 0);
+    assert_eq!(world.read(ino), wanted);
+}
+
+#[test]
+fn bytes_punched_during_an_upload_do_not_come_back_with_it() {
+    let world = World::new();
+    let ino = world.file("a", &[1; 8192]);
+    let on_its_way = world.upload(world.id("a"));
+    world.volume.fallocate(ino, 0, 4096, FallocateMode::Punch, &Fetched::new()).expect("punch");
+    world.uploaded(on_its_way);
+    assert_eq!(world.read(ino), [[0; 4096], [1; 4096]].concat());
+}
+
+#[test]
+fn a_removed_open_file_that_is_only_on_the_storage_stays_readable() {
+    let world = World::new();
+    let ino = world.file("a", &[1; 8192]);
+    world.upload_all();
+    world.volume.count_usage().expect("count");
+    world.volume.reclaim().expect("reclaim");
+    world.volume.unlink(ROOT, b"a").expect("unlink");
+    // The folder's new version forgets the removed entry.
+    world.upload_all();
+    assert_eq!(world.read(ino), [1; 8192]);
+}
+
+#[test]
+fn a_rename_that_must_not_replace_refuses_its_own_name() {
+    let world = World::new();
+    world.file("a", b"a");
+    let outcome = world.volume.rename(ROOT, b"a", ROOT, b"a", RenameMode::Keep);
+    assert_eq!(outcome.map_err(|error| error.kind()), Err(ErrorKind::Exists));
+}
+
+#[test]
+fn a_rename_onto_a_name_whose_entry_never_came_leaves_one_name() {
+    let world = World::new();
+    world.file("a", b"a");
+    let root = world.volume.load(REALM.root()).expect("load").expect("the root");
+    let name = |name| EntryName::new(name).expect("a name");
+    let children = [(name("a"), world.id("a")), (name("b"), VlobId::from_bytes([8; 16]))].into();
+    let local = Merged {
+        parent: root.parent,
+        created: root.created,
+        updated: root.updated,
+        extension: root.extension,
+        content: MergedContent::Folder(children),
+        need_sync: true,
+    };
+    let put = TreeUpdate::Put { id: root.id, seen: Some(root.change), base: None, local };
+    world.volume.apply(vec![put], None).expect("a folder that lists an entry which is not here");
+    world.volume.rename(ROOT, b"a", ROOT, b"b", RenameMode::Replace).expect("rename");
+    let world = world.reopen();
+    assert_eq!(world.names(), ["b"]);
+    world.volume.unlink(ROOT, b"b").expect("unlink");
+    let world = world.reopen();
+    assert!(world.names().is_empty());
+    let root = world.volume.load(REALM.root()).expect("load").expect("the root");
+    assert!(matches!(root.content, LocalContent::Folder { children } if children.is_empty()));
+}

@@ -1,0 +1,25 @@
+//! Random operations on the local half, against a plain tree. `PARSECFS_SEEDS` sets how many runs, `PARSECFS_SEED` the
+//! first, `PARSECFS_TRACE` prints each operation.
+
+use parsecfs_tests::local_model::{End, Session, seeds};
+use rand::Rng;
+
+const STEPS: usize = 600;
+
+#[test]
+fn a_volume_is_a_tree_of_files_through_restarts_and_housekeeping() {
+    for seed in seeds(6) {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut session = Session::new(dir.path(), seed);
+        for _ in 0..STEPS {
+            session.step();
+            if session.rng.random_bool(0.01) {
+                let end = if session.rng.random_bool(0.5) { End::Close } else { End::Kill };
+                session.restart(end);
+            }
+        }
+        session.check();
+        session.restart(End::Close);
+        session.check();
+    }
+}
