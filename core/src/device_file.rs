@@ -4,6 +4,8 @@
 //! own kind: the passphrase lies in a file beside the device file, for servers that nobody types a password at.
 //! What stands in clear is not authenticated before the file is opened.
 
+use std::fmt;
+
 use parsecfs_crypto::{Argon2id, SecretKey, passphrase};
 use rmpv::Value;
 
@@ -18,7 +20,7 @@ use crate::{
 };
 
 /// A device file.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct DeviceFile {
     /// When the device was saved first.
     pub created_on: Timestamp,
@@ -44,8 +46,15 @@ pub struct DeviceFile {
     pub totp_opaque_key_id: Option<OpaqueKeyId>,
 }
 
+/// Prints whose it is and how it is protected; not what a guesser of passwords needs.
+impl fmt::Debug for DeviceFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DeviceFile({}, {})", self.device_id, self.protection.kind())
+    }
+}
+
 /// Where the key of a device file is.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum FileProtection {
     /// In a head: derived from a password.
     Password(Argon2id),
@@ -83,8 +92,15 @@ pub enum FileProtection {
     },
 }
 
+/// Its kind alone prints.
+impl fmt::Debug for FileProtection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind())
+    }
+}
+
 /// Names an X.509 certificate; kept as it was read.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct CertificateRef(Value);
 
 const TOTP: &str = "totp_opaque_key_id";
@@ -371,6 +387,21 @@ mod tests {
             assert_eq!(DeviceFile::from_bytes(&file.to_bytes()).as_ref(), Ok(&file));
             assert!(file.open(&key).is_ok());
             assert_eq!(file.open(&SecretKey::generate()).unwrap_err().kind(), ErrorKind::Decryption);
+        }
+    }
+
+    #[test]
+    fn what_helps_to_guess_a_password_does_not_print() {
+        let file = file(FileProtection::Password(cheap()), &SecretKey::generate());
+        let printed = format!("{file:?}");
+        assert_eq!(printed, format!("DeviceFile({}, password)", file.device_id));
+    }
+
+    #[test]
+    fn a_derivation_that_eats_the_machine_is_refused() {
+        for greedy in [Argon2id { memlimit_kb: u32::MAX, ..cheap() }, Argon2id { opslimit: u32::MAX, ..cheap() }] {
+            let file = file(FileProtection::Password(greedy), &SecretKey::generate());
+            assert_eq!(file.key_from("x").unwrap_err().kind(), ErrorKind::Algorithm);
         }
     }
 

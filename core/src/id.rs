@@ -36,7 +36,11 @@ macro_rules! ids {
                 f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
             }
         }
+    )*};
+}
 
+macro_rules! prints_hex {
+    ($($name:ident),*) => {$(
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "{}({self})", stringify!($name))
@@ -64,10 +68,30 @@ ids! {
     InvitationToken,
 }
 
+prints_hex!(UserId, DeviceId, RealmId, VlobId, BlockId, SequesterServiceId, OpaqueKeyId);
+
+/// Redacted: whoever knows the token of an open invitation can use it.
+impl fmt::Debug for InvitationToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InvitationToken")
+    }
+}
+
 impl RealmId {
     /// The vlob that holds the root folder of this realm.
     #[must_use]
     pub const fn root(self) -> VlobId {
         VlobId(self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_prints_in_hexadecimal_and_a_token_does_not() {
+        assert_eq!(format!("{:?}", BlockId::from_bytes([0xab; 16])), format!("BlockId({})", "ab".repeat(16)));
+        assert_eq!(format!("{:?}", InvitationToken::from_bytes([0xab; 16])), "InvitationToken");
     }
 }

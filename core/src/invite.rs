@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     certificate::UserProfile,
-    document::{Document, Fields, Writer, documents, from_frame, to_secret_frame},
+    document::{Document, Fields, Writer, documents, from_secret_frame, to_secret_frame},
     error::{Error, ErrorKind, Result},
     id::{DeviceId, RealmId, UserId},
     name::{DeviceLabel, HumanHandle},
@@ -115,7 +115,7 @@ macro_rules! payloads {
             pub fn open(sealed: &[u8], shared_key: &SecretKey) -> Result<Self> {
                 let refused = |_| Error::new(ErrorKind::Decryption, "payload does not open with this key");
                 let frame = Zeroizing::new(shared_key.open(sealed).map_err(refused)?);
-                Self::read(from_frame(&frame)?)
+                Self::read(from_secret_frame(&frame)?)
             }
         }
     )*};

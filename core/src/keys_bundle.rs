@@ -5,10 +5,14 @@ use std::fmt;
 
 use parsecfs_crypto::{PrivateKey, PublicKey, SecretKey, SigningKey, VerifyKey};
 use rmpv::Value;
+use zeroize::Zeroizing;
 
 use crate::{
     certificate::{RealmKeyRotationCertificate, canary_holds},
-    document::{Document, Field, Fields, Writer, documents, malformed, read_list, sign, verify, without_trust},
+    document::{
+        Document, Field, Fields, Writer, documents, from_secret_frame, malformed, read_list, sign_secret,
+        to_secret_frame, verify, without_trust,
+    },
     error::{Error, ErrorKind, Result},
     id::{DeviceId, RealmId},
     time::Timestamp,
@@ -62,19 +66,20 @@ impl KeysBundleAccess {
     /// Seals it for a member. `Invalid` when the member's key is not a usable one.
     pub fn seal(&self, member: &PublicKey) -> Result<Vec<u8>> {
         let unusable = |_| Error::new(ErrorKind::Invalid, "cannot seal for this public key");
-        member.seal(&self.to_frame()).map_err(unusable)
+        member.seal(&to_secret_frame(self.write())).map_err(unusable)
     }
 
     /// The bare document, to be sealed for a sequester service.
     #[must_use]
-    pub fn to_service_frame(&self) -> Vec<u8> {
-        self.to_frame()
+    pub fn to_service_frame(&self) -> Zeroizing<Vec<u8>> {
+        to_secret_frame(self.write())
     }
 
     /// Opens one's own.
     pub fn open(sealed: &[u8], key: &PrivateKey) -> Result<Self> {
         let refused = |_| Error::new(ErrorKind::Decryption, "keys bundle access does not open with this key");
-        Self::from_frame(&key.open(sealed).map_err(refused)?)
+        let frame = Zeroizing::new(key.open(sealed).map_err(refused)?);
+        Self::read(from_secret_frame(&frame)?)
     }
 }
 
@@ -82,7 +87,7 @@ impl KeysBundle {
     /// Signs, then seals.
     #[must_use]
     pub fn seal(&self, author: &SigningKey, access: &KeysBundleAccess) -> Vec<u8> {
-        access.keys_bundle_key.seal(&sign(self, author))
+        access.keys_bundle_key.seal(&sign_secret(self, author))
     }
 
     /// Opens a bundle. `key_of` names the key of the device that claims to have signed it at that time.
@@ -92,8 +97,8 @@ impl KeysBundle {
         key_of: impl FnOnce(DeviceId, Timestamp) -> Option<&'a VerifyKey>,
     ) -> Result<Self> {
         let refused = |_| Error::new(ErrorKind::Decryption, "keys bundle does not open with this key");
-        let signed = access.keys_bundle_key.open(sealed).map_err(refused)?;
-        let claimed = Self::from_frame(without_trust(&signed)?)?;
+        let signed = Zeroizing::new(access.keys_bundle_key.open(sealed).map_err(refused)?);
+        let claimed = Self::read(from_secret_frame(without_trust(&signed)?)?)?;
         let unknown = Error::new(ErrorKind::Untrusted, "keys bundle of an unknown author");
         verify(&signed, key_of(claimed.author, claimed.timestamp).ok_or(unknown)?)?;
         Ok(claimed)

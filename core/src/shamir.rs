@@ -8,7 +8,7 @@ use rmpv::Value;
 use zeroize::Zeroizing;
 
 use crate::{
-    document::{Document, Field, documents, from_frame, read_list, sign, to_secret_frame, verify},
+    document::{Document, Field, documents, from_secret_frame, read_list, sign_secret, to_secret_frame, verify},
     error::{Error, ErrorKind, Result},
     id::DeviceId,
     time::Timestamp,
@@ -74,7 +74,7 @@ impl ShamirRecoveryShareData {
     /// Signs, then seals for the recipient. `Invalid` when the recipient's key is not a usable one.
     pub fn seal(&self, author: &SigningKey, recipient: &PublicKey) -> Result<Vec<u8>> {
         let unusable = |_| Error::new(ErrorKind::Invalid, "cannot seal for this public key");
-        recipient.seal(&Zeroizing::new(sign(self, author))).map_err(unusable)
+        recipient.seal(&sign_secret(self, author)).map_err(unusable)
     }
 
     /// Opens one's own. Author and time are those of the certificate that it lies in.
@@ -87,7 +87,7 @@ impl ShamirRecoveryShareData {
     ) -> Result<Self> {
         let refused = |_| Error::new(ErrorKind::Decryption, "share does not open with this key");
         let signed = Zeroizing::new(recipient.open(sealed).map_err(refused)?);
-        let share = Self::from_frame(verify(&signed, verify_key)?)?;
+        let share = Self::read(from_secret_frame(verify(&signed, verify_key)?)?)?;
         if share.author != author {
             return Err(Error::new(ErrorKind::Author, "share of another author than its certificate"));
         }
@@ -110,7 +110,7 @@ impl ShamirRecoverySecret {
     pub fn recover<S: AsRef<[u8]>>(shares: &[S], threshold: u8) -> Result<Self> {
         let refused = |_| Error::new(ErrorKind::Decryption, "shares do not fit each other");
         let frame = shamir::recover(shares, threshold).map_err(refused)?;
-        Self::read(from_frame(&frame)?)
+        Self::read(from_secret_frame(&frame)?)
     }
 }
 

@@ -1,4 +1,4 @@
-//! How fixed-size byte types of this crate look: secrets hide and wipe, public values print.
+//! How fixed-size byte types of this crate look: secrets hide and wipe, public keys print.
 
 /// A secret of `$n` bytes: wiped on drop, prints only its name, equal in constant time.
 macro_rules! secret_bytes {
@@ -31,7 +31,7 @@ macro_rules! secret_bytes {
     };
 }
 
-/// A public value of 32 bytes, printed in hexadecimal.
+/// A value of 32 bytes that needs no wiping.
 macro_rules! public_bytes {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -52,17 +52,22 @@ macro_rules! public_bytes {
             }
         }
 
-        impl std::fmt::Debug for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                write!(f, "{}({})", stringify!($name), data_encoding::HEXLOWER.encode(&self.0))
-            }
-        }
-
         impl TryFrom<&[u8]> for $name {
             type Error = $crate::Error;
 
             fn try_from(bytes: &[u8]) -> $crate::Result<Self> {
                 Ok(Self(bytes.try_into().map_err(|_| $crate::ErrorKind::KeySize)?))
+            }
+        }
+    };
+}
+
+/// Prints a public key in hexadecimal.
+macro_rules! prints_hex {
+    ($name:ident) => {
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, "{}({})", stringify!($name), data_encoding::HEXLOWER.encode(&self.0))
             }
         }
     };

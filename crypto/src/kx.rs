@@ -6,7 +6,7 @@
 use libsodium_rs::crypto_kx;
 use zeroize::Zeroize;
 
-use crate::{ErrorKind, PrivateKey, PublicKey, Result, SecretKey};
+use crate::{ErrorKind, PrivateKey, PublicKey, Result, SecretKey, start};
 
 /// The shared key as the inviting side computes it. `Algorithm` if the peer's key is not usable.
 pub fn greeter_shared_key(own: &PrivateKey, claimer: &PublicKey) -> Result<SecretKey> {
@@ -30,6 +30,7 @@ fn keys(
     own: &PrivateKey,
     peer: &PublicKey,
 ) -> Result<(crypto_kx::PublicKey, crypto_kx::SecretKey, crypto_kx::PublicKey)> {
+    start();
     let size = |_| ErrorKind::KeySize;
     Ok((
         crypto_kx::PublicKey::from_bytes(own.public_key().as_bytes()).map_err(size)?,

@@ -32,6 +32,7 @@ mod secret;
 pub mod sequester;
 pub mod shamir;
 mod sign;
+mod start;
 
 pub use error::{Error, ErrorKind, Result};
 pub use hash::{HashDigest, Sha256, sha256};
@@ -40,3 +41,4 @@ pub use public::{PrivateKey, PublicKey};
 pub use random::{random_below, random_bytes};
 pub use secret::{SEAL_OVERHEAD_BYTES, SecretKey};
 pub use sign::{SIGNATURE_BYTES, SigningKey, VerifyKey};
+use start::start;

@@ -2,7 +2,7 @@
 
 use libsodium_rs::{crypto_box, crypto_scalarmult::curve25519};
 
-use crate::{ErrorKind, Result, random_bytes};
+use crate::{ErrorKind, Result, random_bytes, start};
 
 secret_bytes! {
     /// The private key of a user, shared by all their devices, or of one side of a key exchange.
@@ -31,6 +31,7 @@ impl PrivateKey {
     /// The key that others seal to.
     #[must_use]
     pub fn public_key(&self) -> PublicKey {
+        start();
         PublicKey(curve25519::scalarmult_base(&self.0).expect("the base point has a multiple for every key"))
     }
 
@@ -47,6 +48,8 @@ public_bytes! {
     PublicKey
 }
 
+prints_hex!(PublicKey);
+
 impl PublicKey {
     /// Seals so that only the holder of the private key can open it. `Algorithm` if this is no usable point.
     pub fn seal(&self, plain: &[u8]) -> Result<Vec<u8>> {
@@ -54,6 +57,7 @@ impl PublicKey {
     }
 
     fn sodium(&self) -> Result<crypto_box::PublicKey> {
+        start();
         crypto_box::PublicKey::from_bytes(&self.0).map_err(|_| ErrorKind::KeySize.into())
     }
 }

@@ -4,17 +4,26 @@ use std::convert::Infallible;
 
 use rsa::rand_core::{TryCryptoRng, TryRng};
 
+use crate::start;
+
 /// Fresh random bytes.
 #[must_use]
 pub fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    libsodium_rs::random::fill_bytes(&mut bytes);
+    fill_random(&mut bytes);
     bytes
+}
+
+/// Fills `bytes` with fresh random ones.
+pub(crate) fn fill_random(bytes: &mut [u8]) {
+    start();
+    libsodium_rs::random::fill_bytes(bytes);
 }
 
 /// A uniform number below `bound`; 0 when `bound` is 0.
 #[must_use]
 pub fn random_below(bound: u32) -> u32 {
+    start();
     libsodium_rs::random::uniform(bound)
 }
 
@@ -33,7 +42,7 @@ impl TryRng for SystemRng {
     }
 
     fn try_fill_bytes(&mut self, dst: &mut [u8]) -> Result<(), Infallible> {
-        libsodium_rs::random::fill_bytes(dst);
+        fill_random(dst);
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use libsodium_rs::{crypto_generichash, crypto_kdf, crypto_secretbox};
 use zeroize::Zeroize;
 
-use crate::{ErrorKind, Result, random_bytes};
+use crate::{ErrorKind, Result, random_bytes, start};
 
 /// What sealing adds: nonce and authentication tag.
 pub const SEAL_OVERHEAD_BYTES: usize = crypto_secretbox::NONCEBYTES + crypto_secretbox::MACBYTES;
@@ -68,6 +68,7 @@ impl SecretKey {
     /// Keyed BLAKE2b with a 64-byte result.
     #[must_use]
     pub fn mac512(&self, data: &[u8]) -> [u8; 64] {
+        start();
         crypto_generichash::generichash(data, Some(&self.0), 64)
             .ok()
             .and_then(|mac| mac.try_into().ok())
@@ -75,6 +76,7 @@ impl SecretKey {
     }
 
     fn derive_bytes<const N: usize>(&self, purpose: &[u8; 16]) -> [u8; N] {
+        start();
         let (id, context) = purpose.split_at(8);
         let id = u64::from_le_bytes(id.try_into().expect("half of 16 bytes is 8"));
         let key = crypto_kdf::Key::from_slice(&self.0).expect("a derivation key has 32 bytes");
@@ -87,6 +89,7 @@ impl SecretKey {
     }
 
     fn sodium(&self) -> crypto_secretbox::Key {
+        start();
         crypto_secretbox::Key::from_bytes(&self.0).expect("a secretbox key has 32 bytes")
     }
 }

@@ -112,3 +112,75 @@ impl std::fmt::Debug for AuthoritySigningKey {
 fn split<'a>(armoured: &'a [u8], prefix: &[u8], rsa_bytes: usize) -> Option<(&'a [u8], &'a [u8])> {
     armoured.strip_prefix(prefix)?.split_at_checked(rsa_bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use rsa::pkcs8::{EncodePrivateKey, EncodePublicKey};
+
+    use super::*;
+
+    /// Private and public half in DER. The smallest that the library takes, since making one is slow.
+    fn key() -> (Vec<u8>, Vec<u8>) {
+        let key = rsa::PrivateKey::new(&mut SystemRng, 1024).unwrap();
+        let public = rsa::PublicKey::from(&key).to_public_key_der().unwrap().into_vec();
+        (key.to_pkcs8_der().unwrap().as_bytes().to_vec(), public)
+    }
+
+    #[test]
+    fn only_the_service_opens_and_only_whole_envelopes() {
+        let (private, public) = key();
+        let (service, sealed) = (
+            DecryptionKey::from_der(&private).unwrap(),
+            EncryptionKey::from_der(&public).unwrap().seal(b"bundle").unwrap(),
+        );
+        assert_eq!(service.open(&sealed).unwrap(), b"bundle");
+        assert_eq!(DecryptionKey::from_der(&key().0).unwrap().open(&sealed).unwrap_err().kind(), ErrorKind::Decryption);
+        for len in [0, ENCRYPTED_PREFIX.len() - 1, ENCRYPTED_PREFIX.len(), sealed.len() - 1] {
+            assert_eq!(service.open(&sealed[..len]).unwrap_err().kind(), ErrorKind::Decryption);
+        }
+        for at in [0, ENCRYPTED_PREFIX.len(), sealed.len() - 1] {
+            let mut bad = sealed.clone();
+            bad[at] ^= 1;
+            assert_eq!(service.open(&bad).unwrap_err().kind(), ErrorKind::Decryption);
+        }
+    }
+
+    #[test]
+    fn a_signature_holds_for_its_message_and_authority_only() {
+        let (private, public) = key();
+        let signed = AuthoritySigningKey::from_der(&private).unwrap().sign(b"message").unwrap();
+        let authority = AuthorityVerifyKey::from_der(&public).unwrap();
+        assert_eq!(authority.verify(&signed).unwrap(), b"message");
+        assert_eq!(signed.len(), SIGNED_PREFIX.len() + 128 + 7);
+        assert!(AuthorityVerifyKey::from_der(&key().1).unwrap().verify(&signed).is_err());
+        for at in [0, SIGNED_PREFIX.len(), signed.len() - 1] {
+            let mut bad = signed.clone();
+            bad[at] ^= 1;
+            assert_eq!(authority.verify(&bad).unwrap_err().kind(), ErrorKind::Signature);
+        }
+        assert_eq!(authority.verify(&signed[..SIGNED_PREFIX.len() + 127]).unwrap_err().kind(), ErrorKind::Signature);
+    }
+
+    #[test]
+    fn shorter_salts_of_other_writers_are_accepted() {
+        let (private, public) = key();
+        let private = rsa::PrivateKey::from_pkcs8_der(&private).unwrap();
+        let scheme = Pss::<Sha256>::new_with_salt(32);
+        let signature = private.sign_with_rng(&mut SystemRng, scheme, &Sha256::digest(b"message")).unwrap();
+        let signed = [SIGNED_PREFIX, &signature, b"message"].concat();
+        assert_eq!(AuthorityVerifyKey::from_der(&public).unwrap().verify(&signed).unwrap(), b"message");
+    }
+
+    #[test]
+    fn bytes_that_are_no_key_are_refused_and_private_keys_do_not_print() {
+        for der in [&b""[..], b"x", &[0x30, 0x82, 0xff, 0xff], &[0x30; 300]] {
+            assert_eq!(EncryptionKey::from_der(der).unwrap_err().kind(), ErrorKind::Algorithm);
+            assert_eq!(AuthorityVerifyKey::from_der(der).unwrap_err().kind(), ErrorKind::Algorithm);
+            assert_eq!(DecryptionKey::from_der(der).unwrap_err().kind(), ErrorKind::Algorithm);
+            assert_eq!(AuthoritySigningKey::from_der(der).unwrap_err().kind(), ErrorKind::Algorithm);
+        }
+        let private = key().0;
+        assert_eq!(format!("{:?}", DecryptionKey::from_der(&private).unwrap()), "DecryptionKey");
+        assert_eq!(format!("{:?}", AuthoritySigningKey::from_der(&private).unwrap()), "AuthoritySigningKey");
+    }
+}

@@ -5,7 +5,7 @@
 
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::{ErrorKind, Result};
+use crate::{ErrorKind, Result, random::fill_random};
 
 /// The polynomial without its highest bit.
 const REDUCE: u8 = 0x1d;
@@ -24,7 +24,7 @@ pub fn split(secret: &[u8], threshold: u8, count: u8) -> Result<Vec<Zeroizing<Ve
         .collect();
     let mut higher = Zeroizing::new(vec![0; usize::from(threshold) - 1]);
     for byte in secret {
-        libsodium_rs::random::fill_bytes(&mut higher);
+        fill_random(&mut higher);
         for share in &mut shares {
             let x = share[0];
             let sum = higher.iter().fold(0, |sum, coefficient| multiply(sum ^ coefficient, x));

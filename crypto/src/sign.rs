@@ -2,7 +2,7 @@
 
 use libsodium_rs::crypto_sign;
 
-use crate::{ErrorKind, Result, random_bytes};
+use crate::{ErrorKind, Result, random_bytes, start};
 
 /// Size of a signature.
 pub const SIGNATURE_BYTES: usize = 64;
@@ -53,6 +53,7 @@ impl SigningKey {
     }
 
     fn sodium(&self) -> crypto_sign::KeyPair {
+        start();
         crypto_sign::KeyPair::from_seed(&self.0).expect("any 32 bytes are an Ed25519 seed")
     }
 }
@@ -61,6 +62,8 @@ public_bytes! {
     /// The public half of a [`SigningKey`].
     VerifyKey
 }
+
+prints_hex!(VerifyKey);
 
 impl VerifyKey {
     /// The message inside `signed`, if this key signed it.
@@ -72,6 +75,7 @@ impl VerifyKey {
 
     /// Whether this key made `signature` over `message`.
     pub fn verify_detached(&self, signature: &[u8; SIGNATURE_BYTES], message: &[u8]) -> Result<()> {
+        start();
         let key = crypto_sign::PublicKey::from_bytes(&self.0).map_err(|_| ErrorKind::Signature)?;
         if crypto_sign::verify_detached(signature, message, &key) { Ok(()) } else { Err(ErrorKind::Signature.into()) }
     }

@@ -22,8 +22,11 @@ const ZSTD_LEVEL: i32 = 3;
 /// of blocks that fits into [`DOCUMENT_BYTES_MAX`] has about 7 million.
 const VALUES_MAX: usize = 8_000_000;
 
-/// What a document of secrets fits into unless its address is absurdly long.
-const SECRET_DOCUMENT_BYTES: usize = 4096;
+/// What a document of secrets fits into: a bundle of about 1900 keys.
+const SECRET_DOCUMENT_BYTES: usize = 64 << 10;
+
+/// What framing adds to a short document that does not compress.
+const FRAME_OVERHEAD_BYTES: usize = 64;
 
 /// More nesting than any document has; bounds the stack.
 const DEPTH_MAX: usize = 64;
@@ -40,7 +43,10 @@ pub(crate) fn to_secret_frame(document: Value) -> Zeroizing<Vec<u8>> {
 
 fn frame_of(msgpack: &[u8]) -> Vec<u8> {
     const IN_MEMORY: &str = "compressing into memory with constant parameters does not fail";
-    let mut encoder = zstd::Encoder::new(vec![VERSION], ZSTD_LEVEL).expect(IN_MEMORY);
+    // Room for what does not compress, which is how keys are: growing would leave copies behind.
+    let mut frame = Vec::with_capacity(msgpack.len() + FRAME_OVERHEAD_BYTES);
+    frame.push(VERSION);
+    let mut encoder = zstd::Encoder::new(frame, ZSTD_LEVEL).expect(IN_MEMORY);
     encoder.include_checksum(false).expect(IN_MEMORY);
     encoder.include_contentsize(false).expect(IN_MEMORY);
     encoder.write_all(msgpack).expect(IN_MEMORY);
@@ -49,21 +55,29 @@ fn frame_of(msgpack: &[u8]) -> Vec<u8> {
 
 /// Unpacks a document.
 pub(crate) fn from_frame(frame: &[u8]) -> Result<Value> {
+    from_msgpack(&unpack(frame, Vec::new())?)
+}
+
+/// The same for a document that holds secrets: the msgpack bytes are wiped. Keys wipe the values they are read from.
+pub(crate) fn from_secret_frame(frame: &[u8]) -> Result<Value> {
+    from_msgpack(&Zeroizing::new(unpack(frame, Vec::with_capacity(SECRET_DOCUMENT_BYTES))?))
+}
+
+fn unpack(frame: &[u8], clear: Vec<u8>) -> Result<Vec<u8>> {
     match frame.split_first() {
-        Some((&VERSION, compressed)) => from_msgpack(&decompress(compressed)?),
+        Some((&VERSION, compressed)) => decompress(compressed, clear),
         Some(_) => Err(Error::new(ErrorKind::Format, "unknown document version")),
         None => Err(Error::new(ErrorKind::Format, "document is empty")),
     }
 }
 
-/// Joins the content of all frames; refuses truncated ones and anything behind the last.
-fn decompress(compressed: &[u8]) -> Result<Vec<u8>> {
+/// Joins the content of all frames in `clear`; refuses truncated ones and anything behind the last.
+fn decompress(compressed: &[u8], mut clear: Vec<u8>) -> Result<Vec<u8>> {
     let damaged = |_| Error::new(ErrorKind::Zstd, "not a whole zstd stream");
     if compressed.is_empty() {
         return Err(Error::new(ErrorKind::Zstd, "zstd stream is empty"));
     }
     let limit = DOCUMENT_BYTES_MAX as u64 + 1;
-    let mut clear = Vec::new();
     zstd::Decoder::with_buffer(compressed).map_err(damaged)?.take(limit).read_to_end(&mut clear).map_err(damaged)?;
     if clear.len() > DOCUMENT_BYTES_MAX {
         return Err(Error::new(ErrorKind::Zstd, "document is too large"));

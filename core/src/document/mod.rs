@@ -19,9 +19,11 @@ use rmpv::Value;
 pub(crate) use field::{Field, field_enum, read_list};
 pub(crate) use fields::{Fields, Writer, take_type, type_of};
 pub use frame::DOCUMENT_BYTES_MAX;
-pub(crate) use frame::{from_frame, from_msgpack, to_frame, to_msgpack, to_secret_frame, to_secret_msgpack};
+pub(crate) use frame::{
+    from_frame, from_msgpack, from_secret_frame, to_frame, to_msgpack, to_secret_frame, to_secret_msgpack,
+};
 pub(crate) use kind::{Document, documents};
-pub(crate) use signed::{sign, verify, without_trust};
+pub(crate) use signed::{sign, sign_secret, verify, without_trust};
 
 use crate::error::{Error, ErrorKind};
 

@@ -1,8 +1,9 @@
 //! Documents with a signature.
 
 use parsecfs_crypto::{SigningKey, VerifyKey};
+use zeroize::Zeroizing;
 
-use super::Document;
+use super::{Document, to_secret_frame};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes of a signature, which stands before what is signed.
@@ -11,6 +12,11 @@ const SIGNATURE_BYTES: usize = 64;
 /// Frames and signs.
 pub(crate) fn sign(document: &impl Document, key: &SigningKey) -> Vec<u8> {
     key.sign(&document.to_frame())
+}
+
+/// The same for a document that holds secrets: what it passes through is wiped, and so is the result.
+pub(crate) fn sign_secret(document: &impl Document, key: &SigningKey) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(key.sign(&to_secret_frame(document.write())))
 }
 
 /// The framed document, once its signature holds.
