@@ -105,6 +105,7 @@ impl Volume {
     /// Sets attributes and returns all of them.
     pub fn set_attributes(&self, ino: u64, set: SetAttributes) -> Result<Attributes> {
         self.may_write()?;
+        let _changing = self.store.changing();
         let inode = self.open_inode(ino)?;
         let mut state = inode.state.lock();
         let mut rows = Vec::new();

@@ -42,6 +42,7 @@ impl Volume {
     /// Makes an entry in a folder and counts one reference of the kernel to it. `mode` is what it shall be after the
     /// umask.
     pub fn create(&self, folder: u64, name: &[u8], kind: NewKind<'_>, mode: u32, maker: Maker) -> Result<Attributes> {
+        let _changing = self.store.changing();
         let name = valid_name(name)?;
         if matches!(kind, NewKind::Symlink(target) if !TARGET_BYTES.contains(&target.len())) {
             return Err(ErrorKind::NameTooLong.into());

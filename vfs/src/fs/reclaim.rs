@@ -73,6 +73,7 @@ impl Volume {
 
     /// Lets go of content that the storage has too.
     fn drop_clean(&self) -> Result<()> {
+        let _changing = self.store.changing();
         for ino in self.store.inodes()? {
             // Held until this inode is done: nobody may load it a second time meanwhile.
             let namespace = self.namespace.lock();
@@ -120,6 +121,7 @@ impl Volume {
     }
 
     fn rewrite_slot(&self, segment: u32, ino: u64, state: &mut State, number: u64) -> Result<()> {
+        let _changing = self.store.changing();
         let Some(slot) = state.slots.get_mut(&number) else { return Ok(()) };
         let mut released = Vec::new();
         for extent in slot.extents.clone() {

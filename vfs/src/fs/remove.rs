@@ -21,6 +21,7 @@ impl Volume {
     }
 
     fn remove(&self, folder: u64, name: &[u8], want_folder: bool) -> Result<()> {
+        let _changing = self.store.changing();
         let name = valid_name(name)?;
         let name = name.reveal();
         let mut namespace = self.namespace.lock();

@@ -33,6 +33,7 @@ struct Side {
 impl Volume {
     /// Moves `name` in `folder` to `new_name` in `new_folder`.
     pub fn rename(&self, folder: u64, name: &[u8], new_folder: u64, new_name: &[u8], mode: RenameMode) -> Result<()> {
+        let _changing = self.store.changing();
         let (name, new_name) = (valid_name(name)?, valid_name(new_name)?);
         let mut namespace = self.namespace.lock();
         let target_folder = self.folder_to_change(&mut namespace, new_folder)?;

@@ -140,6 +140,7 @@ impl LocalTree for Volume {
     }
 
     fn apply(&self, updates: Vec<TreeUpdate>, checkpoint: Option<u64>) -> Result<()> {
+        let _changing = self.store.changing();
         let mut namespace = self.namespace.lock();
         for update in &updates {
             self.check_seen(&namespace, update)?;

@@ -46,6 +46,7 @@ impl Volume {
     /// Writes bytes at an offset, with blocks that were `fetched` for it.
     pub fn write(&self, ino: u64, offset: u64, data: &[u8], fetched: &Fetched) -> Result<WriteOutcome> {
         self.may_write()?;
+        let _changing = self.store.changing();
         let inode = self.open_inode(ino)?;
         let mut state = inode.state.lock();
         match self.put_bytes(ino, &mut state, offset, data, fetched)? {
@@ -70,6 +71,7 @@ impl Volume {
         fetched: &Fetched,
     ) -> Result<WriteOutcome> {
         self.may_write()?;
+        let _changing = self.store.changing();
         let end = offset.checked_add(length).filter(|end| *end <= FILE_BYTES_MAX).ok_or(ErrorKind::TooLarge)?;
         let inode = self.open_inode(ino)?;
         let mut state = inode.state.lock();
@@ -290,6 +292,7 @@ impl Volume {
 
     /// Keeps fetched blocks for the next reader, where nothing newer is. A full store is not an error here.
     pub fn keep(&self, ino: u64, fetched: &Fetched) -> Result<()> {
+        let _changing = self.store.changing();
         let inode = self.open_inode(ino)?;
         let mut state = inode.state.lock();
         self.load_slots(ino, &mut state)?;

@@ -8,7 +8,7 @@
 //!
 //! Not here: what the rows mean (`fs`), which bytes are fetched or sent (`sync`).
 //!
-//! Locks, ascending: `journal` < segments' < `queue` < `reader`.
+//! Locks, ascending: `gate` < those of `fs` < `journal` < segments' < `queue` < `reader`.
 
 mod index;
 mod segment;
@@ -23,7 +23,7 @@ use std::{
     },
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use parsecfs_core::id::VlobId;
 use parsecfs_crypto::{local::LocalKey, random_bytes};
 use serde::{Deserialize, Serialize};
@@ -97,6 +97,8 @@ pub struct Store {
     since_space_check: AtomicU64,
     full: AtomicBool,
     bytes_max: u64,
+    /// Read by who lets pages go and logs why, written by who asks which segments nobody needs: see [`Store::changing`].
+    gate: RwLock<()>,
     /// Pages in use of each segment.
     usage: Mutex<Usage>,
     /// The index as it was at opening, until pages in use are counted.
@@ -171,6 +173,7 @@ impl Store {
             since_space_check: AtomicU64::new(SPACE_CHECK_BYTES),
             full: AtomicBool::new(false),
             bytes_max,
+            gate: RwLock::new(()),
             usage: Mutex::default(),
             census: Mutex::new(Some(census)),
             kick: Mutex::new(None),
@@ -468,6 +471,12 @@ impl Store {
         Ok((free, used.saturating_add(free)))
     }
 
+    /// Held from before pages are let go until the rows that say so are logged. Without it a segment could go while the
+    /// index still refers to it, and a crash right then would lose what was synced.
+    pub(crate) fn changing(&self) -> RwLockReadGuard<'_, ()> {
+        self.gate.read_recursive()
+    }
+
     /// Counts pages as used (or, negative, as no longer used).
     pub(crate) fn use_pages(&self, segment: u32, pages: i64) {
         *self.usage.lock().pages.entry(segment).or_default() += pages;
@@ -494,7 +503,10 @@ impl Store {
 
     /// Removes segments that nothing uses and names those that are worth rewriting, with who has pages there.
     pub(crate) fn reclaim(&self) -> Result<Vec<u32>> {
-        let (unused, sparse) = self.reclaimable();
+        let (unused, sparse) = {
+            let _nobody_is_changing = self.gate.write();
+            self.reclaimable()
+        };
         if !unused.is_empty() {
             // Only a durable index allows older journal, and what it described, to go.
             self.apply()?;
