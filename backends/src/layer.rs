@@ -4,8 +4,10 @@
 //! |---|---|
 //! | [`record`] | counts calls, so that tests can assert costs |
 //! | [`fault`] | makes the Nth call go wrong |
+//! | [`lazy`] | opens the storage when it can be reached |
 
 pub mod fault;
+pub mod lazy;
 pub mod record;
 
 /// Which method of a storage was called.

@@ -6,7 +6,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`conformance`] | the suite that every backend and every layer passes |
-//! | [`layer`] | wraps a storage in a storage: record, fault |
+//! | [`layer`] | wraps a storage in a storage: record, fault, lazy |
 //! | [`memory`] | the strict server in memory that tests use |
 //! | [`objects`] | an organization without a server, in any object store with create-if-absent: a directory |
 

@@ -123,7 +123,8 @@ impl Storages {
         }
     }
 
-    /// Opens the storage of this device's organization.
+    /// Opens the storage of this device's organization, or makes ready to open it when it can be reached: a device that
+    /// knows its organization works offline, and one that does not hears of it from its first call.
     pub async fn open(&self, device: &LocalDevice, keys: &Arc<OrganizationKeys>) -> Result<Arc<dyn Storage>> {
         let url = &device.server_url;
         if url == "memory:" {
@@ -132,7 +133,7 @@ impl Storages {
             return Ok(memory.ok_or_else(gone)?.connect(device.device_id, device.user_id));
         }
         storage_url(url)?;
-        match objects::open(url, self.options(device, keys)).await {
+        match objects::open_or_wait(url, self.options(device, keys)).await {
             Ok(storage) => Ok(storage),
             Err(error) => Err(storage_failure(error, url)),
         }

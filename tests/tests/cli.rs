@@ -174,9 +174,36 @@ fn a_storage_that_is_not_there_is_13() {
     let home = CliHome::new();
     home.with_workspace("Photos");
     fs::rename(home.path("storage"), home.path("moved")).unwrap();
-    assert_eq!(home.fails(13, &["org", "show"])["kind"], "offline");
-    fs::rename(home.path("moved"), home.path("storage")).unwrap();
+    home.kill_agent();
+    assert_eq!(home.fails(13, &["workspace", "create", "Videos"])["kind"], "offline");
+    // What is known stays true.
     home.ok(&["org", "show"]);
+    fs::rename(home.path("moved"), home.path("storage")).unwrap();
+    home.ok(&["workspace", "create", "Videos"]);
+}
+
+#[test]
+fn a_mount_that_starts_without_its_storage_serves_what_is_here_and_syncs_later() {
+    if !can_mount() {
+        return;
+    }
+    let home = CliHome::new();
+    home.with_workspace("Photos");
+    let dir = home.mount_point("mnt");
+    home.ok(&["mount", "Photos", &dir]);
+    let file = Path::new(&dir).join("note.txt");
+    fs::write(&file, "first").unwrap();
+    home.ok(&["umount", &dir, "--flush"]);
+    home.kill_agent();
+    fs::rename(home.path("storage"), home.path("moved")).unwrap();
+    home.ok(&["mount", "Photos", &dir]);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "first");
+    fs::write(&file, "second, without the storage").unwrap();
+    assert_eq!(home.ok(&["status", &dir])["online"], false);
+    fs::rename(home.path("moved"), home.path("storage")).unwrap();
+    home.ok(&["sync", "Photos"]);
+    assert_eq!(home.ok(&["wait", "Photos", "--synced", "--timeout", "60"])[0]["synced"], true);
+    home.ok(&["umount", "--all"]);
 }
 
 #[test]

@@ -63,6 +63,7 @@ use self::{
     read::Bodies,
     verbs::{Created, Verbs},
 };
+use crate::layer::lazy::Lazy;
 
 /// Largest sealed block: half of what a pack takes.
 const BLOCK_BYTES_MAX: u64 = 4 << 20;
@@ -137,6 +138,36 @@ pub fn directory_of(location: &str) -> Result<&Path> {
 /// `Offline` when the directory is not there.
 pub async fn inspect(location: &str) -> Result<Format> {
     format::read(&DirectoryVerbs::open(directory_of(location)?)?).await
+}
+
+/// What every organization without a server can do.
+#[must_use]
+pub fn capabilities() -> Capabilities {
+    Capabilities {
+        block_bytes_max: BLOCK_BYTES_MAX,
+        vlob_bytes_max: VLOB_BYTES_MAX,
+        commit_writes_max: COMMIT_WRITES_MAX,
+        atomic_commit: true,
+        enforces_roles: false,
+        event_latency_ms: Some(u64::try_from(POLL.as_millis()).expect("half a minute")),
+    }
+}
+
+/// [`open`], or when the directory is not there, once it is: until then every call is `Offline`.
+///
+/// # Errors
+/// Those of [`open`] but `Offline`.
+pub async fn open_or_wait(location: &str, options: Options) -> Result<Arc<dyn Storage>> {
+    match open(location, options.clone()).await {
+        Err(error) if error.kind() == ErrorKind::Offline => {
+            let location = location.to_owned();
+            Ok(Lazy::new(capabilities(), move || {
+                let (location, options) = (location.clone(), options.clone());
+                async move { Ok(open(&location, options).await? as Arc<dyn Storage>) }.boxed()
+            }))
+        }
+        opened => Ok(opened?),
+    }
 }
 
 /// Makes an organization in a directory that is missing or holds none. Byte-equal repeats succeed.
@@ -305,13 +336,6 @@ const POLL: Duration = Duration::from_secs(30);
 
 impl Storage for ObjectStorage {
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            block_bytes_max: BLOCK_BYTES_MAX,
-            vlob_bytes_max: VLOB_BYTES_MAX,
-            commit_writes_max: COMMIT_WRITES_MAX,
-            atomic_commit: true,
-            enforces_roles: false,
-            event_latency_ms: Some(u64::try_from(POLL.as_millis()).expect("half a minute")),
-        }
+        capabilities()
     }
 }
