@@ -428,6 +428,8 @@ pub struct Session {
     streams: Vec<Stream>,
     uploads: VecDeque<(ChangeNumber, Manifest)>,
     counted: bool,
+    /// Rises when the index may have become durable, after which an older copy of it is no possible state.
+    pub checkpoints: u64,
     trace: VecDeque<String>,
 }
 
@@ -450,8 +452,12 @@ fn snapshot(volume: &Volume, blocks: &Blocks) -> Snapshot {
     let mut found = Snapshot::new();
     let mut waiting = vec![(String::new(), ROOT)];
     while let Some((path, ino)) = waiting.pop() {
-        let attributes = volume.attributes(ino);
-        let attributes = attributes.unwrap_or_else(|error| panic!("attributes of {path} ({ino}): {error:?}"));
+        let attributes = match volume.attributes(ino) {
+            Ok(attributes) => attributes,
+            // What is damaged is absent here, which the caller sees.
+            Err(error) if error.kind() == ErrorKind::Corrupt => continue,
+            Err(error) => panic!("attributes of {path} ({ino}): {error:?}"),
+        };
         if attributes.kind == Kind::Folder {
             let listed = volume.list(ino, 0, false, |entry, _| {
                 waiting.push((format!("{path}/{}", entry.name), entry.ino));
@@ -555,6 +561,7 @@ impl Session {
             streams: Vec::new(),
             uploads: VecDeque::new(),
             counted: false,
+            checkpoints: 0,
             trace: VecDeque::new(),
         };
         session.open();
@@ -585,8 +592,20 @@ impl Session {
         }
         assert_eq!(Arc::strong_count(&volume), 1, "nobody else has the volume");
         drop(volume);
+        self.checkpoints += 1;
         self.open();
         self.recover();
+    }
+
+    /// Closes, lets `change` damage the store, and opens it again; the model stays.
+    pub fn damage(&mut self, change: impl FnOnce(&Path, &mut StdRng)) {
+        let volume = self.volume.take().expect("it is open");
+        volume.store().close().unwrap_or_else(|error| panic!("{self}: close: {error:?}"));
+        drop(volume);
+        self.model = self.model.linked();
+        self.lookups.clear();
+        change(&self.dir, &mut self.rng);
+        self.open();
     }
 
     /// After an end of any kind, finds which state since the last sync came back and goes on from it.
@@ -616,6 +635,7 @@ impl Session {
     pub fn recover_in(&mut self, dir: &Path) {
         drop(self.volume.take());
         self.dir = dir.to_owned();
+        self.note("crash".into());
         self.open();
         self.recover();
         self.sync();
@@ -643,6 +663,11 @@ impl Session {
                 (entry.path(), entry.metadata().expect("its length").len())
             })
             .collect();
+    }
+
+    /// What the volume shows, and what it should.
+    pub fn both(&self) -> (Snapshot, Snapshot) {
+        (snapshot(&self.volume(), &self.blocks), self.model.snapshot())
     }
 
     /// Compares everything.
@@ -1135,6 +1160,7 @@ impl Session {
     /// Frees what can be freed.
     pub fn reclaim(&mut self) {
         self.note("reclaim".into());
+        self.checkpoints += 1;
         let volume = self.volume();
         if !self.counted {
             self.agree("count", Ok(()), volume.count_usage());

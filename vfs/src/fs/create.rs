@@ -47,6 +47,8 @@ impl Volume {
         if matches!(kind, NewKind::Symlink(target) if !TARGET_BYTES.contains(&target.len())) {
             return Err(ErrorKind::NameTooLong.into());
         }
+        // Removing needs room for rows too, so making must not use up the last of it.
+        self.store.check_space(PAGE_BYTES as u64)?;
         let mut namespace = self.namespace.lock();
         let parent = self.folder_to_change(&mut namespace, folder)?;
         let names = self.folder(&mut namespace, folder)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Volume, slot_row};
 use crate::{
-    content::{Extent, PAGE_BYTES, Piece, SLOT_PAGES, Slot, by_slot},
+    content::{Extent, PAGE_BYTES, Piece, Released, SLOT_PAGES, Slot, by_slot},
     error::{ErrorKind, Result},
     inode::{State, decode},
     store::RowKey,
@@ -110,7 +110,8 @@ impl Volume {
             let namespace = self.namespace.lock();
             let inode = match self.inode(&namespace, ino) {
                 Ok(inode) => inode,
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                // Gone, or damaged: then its pages stay, and the others go on.
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => continue,
                 Err(error) => return Err(error),
             };
             let mut state = inode.state.lock();
@@ -124,19 +125,7 @@ impl Volume {
         let _changing = self.store.changing();
         let Some(slot) = state.slots.get_mut(&number) else { return Ok(()) };
         let mut released = Vec::new();
-        for extent in slot.extents.clone() {
-            let Piece::Stored { place, stored, valid } = extent.piece else { continue };
-            if place.segment != segment {
-                continue;
-            }
-            let bytes = (usize::from(extent.pages) - 1) * PAGE_BYTES + usize::from(stored);
-            let mut data = vec![0u8; bytes];
-            self.store.read(place, &mut data)?;
-            let first = number * SLOT_PAGES + u64::from(extent.page);
-            let place = self.store.append(ino, first, &data)?;
-            let moved = Extent { piece: Piece::Stored { place, stored, valid }, ..extent };
-            slot.insert(moved, &mut released);
-        }
+        let outcome = self.move_extents(segment, ino, slot, number, &mut released);
         if !released.is_empty() {
             let row = slot_row(ino, number, slot);
             if !state.unlinked {
@@ -144,6 +133,62 @@ impl Volume {
             }
             self.settle(released);
         }
+        outcome
+    }
+
+    fn move_extents(
+        &self,
+        segment: u32,
+        ino: u64,
+        slot: &mut Slot,
+        number: u64,
+        released: &mut Released,
+    ) -> Result<()> {
+        let here = |extent: &Extent| matches!(extent.piece, Piece::Stored { place, .. } if place.segment == segment);
+        for extent in slot.extents.clone().into_iter().filter(here) {
+            match self.move_extent(ino, slot, number, extent, released) {
+                // A damaged page must not hold its neighbours, nor the whole segment.
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    for page in extent.page..extent.page + extent.pages {
+                        self.move_page(ino, slot, number, extent.part(page, page + 1), released)?;
+                    }
+                }
+                outcome => outcome?,
+            }
+        }
+        Ok(())
+    }
+
+    fn move_page(&self, ino: u64, slot: &mut Slot, number: u64, page: Extent, released: &mut Released) -> Result<()> {
+        match self.move_extent(ino, slot, number, page, released) {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                tracing::error!(ino, number, page = page.page, %error, "a stored page is damaged");
+                if page.dirty {
+                    slot.insert(page.damaged(), released);
+                } else {
+                    // The storage has it: it is fetched again.
+                    slot.remove(page.page, page.page + 1, released);
+                }
+                Ok(())
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn move_extent(
+        &self,
+        ino: u64,
+        slot: &mut Slot,
+        number: u64,
+        extent: Extent,
+        released: &mut Released,
+    ) -> Result<()> {
+        let Piece::Stored { place, stored, valid } = extent.piece else { return Ok(()) };
+        let mut data = vec![0u8; (usize::from(extent.pages) - 1) * PAGE_BYTES + usize::from(stored)];
+        self.store.read(place, &mut data)?;
+        let first = number * SLOT_PAGES + u64::from(extent.page);
+        let place = self.store.append_moved(ino, first, &data)?;
+        slot.insert(Extent { piece: Piece::Stored { place, stored, valid }, ..extent }, released);
         Ok(())
     }
 }

@@ -49,6 +49,17 @@ const SPACE_CHECK_BYTES: u64 = 4 << 20;
 /// A segment with less than this share in use is rewritten, in per cent.
 const COMPACT_BELOW_PERCENT: u64 = 50;
 
+/// The same while there is no room for more content.
+const COMPACT_FULL_BELOW_PERCENT: u64 = 90;
+/// While there is no room, the segment being written is closed early when it has grown over this.
+const ROTATE_FULL_BYTES: u64 = 256 << 10;
+/// What moving content leaves of the reserve, for rows and the index.
+const MOVE_MARGIN_BYTES: u64 = 4 << 20;
+/// Segments are no larger than this, and small enough that what one holds can move in the reserve of a small disk.
+const SEGMENT_BYTES_MAX: u64 = 64 << 20;
+/// Segments are not smaller than this, however small the disk.
+const SEGMENT_BYTES_MIN: u64 = 256 << 10;
+
 /// What was found when the store was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recovery {
@@ -95,6 +106,8 @@ pub struct Store {
     change: AtomicU64,
     /// Bytes appended since the room on disk was last asked for.
     since_space_check: AtomicU64,
+    /// At how many of them it is asked for again.
+    space_check_after: AtomicU64,
     full: AtomicBool,
     bytes_max: u64,
     /// Read by who lets pages go and logs why, written by who asks which segments nobody needs: see [`Store::changing`].
@@ -142,7 +155,7 @@ impl Store {
         let mut writer = Index::open(&path, key.clone(), session)?;
         let reader = Index::open_reader(&path, key.clone())?;
         let (position, mut counters) = writer.state()?;
-        let segments = Segments::open(&dir.join("segments"), key.clone(), session)?;
+        let segments = Segments::open(&dir.join("segments"), key.clone(), session, segment_bytes_max(dir, bytes_max)?)?;
         let mut rows = BTreeMap::new();
         let mut group = Vec::new();
         let end = segments.replay(position, |bytes| replay_frame(bytes, &mut group, &mut rows, &mut counters))?;
@@ -170,7 +183,8 @@ impl Store {
             ino: AtomicU64::new(counters.ino),
             cookie: AtomicU64::new(counters.cookie),
             change: AtomicU64::new(counters.change),
-            since_space_check: AtomicU64::new(SPACE_CHECK_BYTES),
+            since_space_check: AtomicU64::new(0),
+            space_check_after: AtomicU64::new(0),
             full: AtomicBool::new(false),
             bytes_max,
             gate: RwLock::new(()),
@@ -312,10 +326,14 @@ impl Store {
     /// Puts content into the store; all of `data` but its last page is whole pages.
     pub(crate) fn append(&self, ino: u64, first_page: u64, data: &[u8]) -> Result<Place> {
         self.check_space(data.len() as u64)?;
+        self.append_moved(ino, first_page, data)
+    }
+
+    /// The same for content that is here already and moves, to make room: it may use the reserve.
+    pub(crate) fn append_moved(&self, ino: u64, first_page: u64, data: &[u8]) -> Result<Place> {
         let outcome = self.segments.append_data(ino, first_page, data);
         if outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::NoSpace) {
             self.full.store(true, Ordering::Relaxed);
-            self.since_space_check.store(SPACE_CHECK_BYTES, Ordering::Relaxed);
         }
         outcome
     }
@@ -445,16 +463,19 @@ impl Store {
     }
 
     /// Whether there is room for more content.
-    fn check_space(&self, more: u64) -> Result<()> {
+    pub(crate) fn check_space(&self, more: u64) -> Result<()> {
         let since = self.since_space_check.fetch_add(more, Ordering::Relaxed) + more;
         let full = self.full.load(Ordering::Relaxed);
-        if since < SPACE_CHECK_BYTES && !full {
+        if since < self.space_check_after.load(Ordering::Relaxed) && !full {
             return Ok(());
         }
         self.since_space_check.store(0, Ordering::Relaxed);
         let (free, total) = disk_space(&self.dir)?;
-        let reserve = RESERVE_BYTES.min(total / 16);
-        let no_room = free < reserve + more || self.bytes() + more > self.bytes_max;
+        let on_disk = free.saturating_sub(RESERVE_BYTES.min(total / 16));
+        let room = on_disk.min(self.bytes_max.saturating_sub(self.bytes()));
+        let no_room = room < more;
+        // The nearer the end the more often, so that the reserve stays whole.
+        self.space_check_after.store((room / 4).min(SPACE_CHECK_BYTES), Ordering::Relaxed);
         self.full.store(no_room, Ordering::Relaxed);
         if no_room {
             self.wake();
@@ -505,7 +526,7 @@ impl Store {
     pub(crate) fn reclaim(&self) -> Result<Vec<u32>> {
         let (unused, sparse) = {
             let _nobody_is_changing = self.gate.write();
-            self.reclaimable()
+            self.reclaimable()?
         };
         if !unused.is_empty() {
             // Only a durable index allows older journal, and what it described, to go.
@@ -514,30 +535,35 @@ impl Store {
             for segment in unused {
                 self.segments.remove(segment)?;
                 self.usage.lock().pages.remove(&segment);
-                self.full.store(false, Ordering::Relaxed);
             }
         }
         Ok(sparse)
     }
 
-    fn reclaimable(&self) -> (Vec<u32>, Vec<u32>) {
-        let sizes = self.segments.sizes();
-        let current = self.segments.current();
+    fn reclaimable(&self) -> Result<(Vec<u32>, Vec<u32>)> {
+        let (free, total) = disk_space(&self.dir)?;
+        let full = self.full.load(Ordering::Relaxed);
+        let below = if full { COMPACT_FULL_BELOW_PERCENT } else { COMPACT_BELOW_PERCENT };
+        // What moves needs room before it makes room.
+        let movable = if full { free.saturating_sub(MOVE_MARGIN_BYTES.min(total / 32)) } else { u64::MAX };
         let usage = self.usage.lock();
         if !usage.counted {
-            return (Vec::new(), Vec::new());
+            return Ok((Vec::new(), Vec::new()));
         }
-        let mut unused = Vec::new();
-        let mut sparse = Vec::new();
-        for (segment, bytes) in sizes.into_iter().filter(|(segment, _)| *segment != current) {
-            let used = usage.pages.get(&segment).copied().unwrap_or(0).max(0).cast_unsigned() * 4096;
-            if used == 0 {
-                unused.push(segment);
-            } else if used * 100 < bytes * COMPACT_BELOW_PERCENT {
-                sparse.push(segment);
-            }
+        let used = |segment: u32| usage.pages.get(&segment).copied().unwrap_or(0).max(0).cast_unsigned() * 4096;
+        let sizes = self.segments.sizes();
+        let is_sparse = |(segment, bytes): &(u32, u64)| used(*segment) * 100 < bytes * below;
+        if full && sizes.last().is_some_and(|last| last.1 >= ROTATE_FULL_BYTES && is_sparse(last)) {
+            // On a small disk everything is in the segment being written.
+            self.segments.start_next()?;
         }
-        (unused, sparse)
+        let current = self.segments.current();
+        let closed = sizes.into_iter().filter(|(segment, _)| *segment != current);
+        let (unused, rest): (Vec<_>, Vec<_>) = closed.partition(|(segment, _)| used(*segment) == 0);
+        let mut sparse: Vec<u32> = rest.iter().filter(|at| is_sparse(at)).map(|at| at.0).collect();
+        sparse.retain(|segment| used(*segment) <= movable);
+        sparse.sort_by_key(|segment| used(*segment));
+        Ok((unused.into_iter().map(|at| at.0).collect(), sparse))
     }
 
     /// Files that have, or had, pages in a segment: (ino, first page, pages).
@@ -556,6 +582,12 @@ impl Store {
             let _ = kick.try_send(());
         }
     }
+}
+
+/// At which size a segment is closed.
+fn segment_bytes_max(dir: &Path, bytes_max: u64) -> Result<u64> {
+    let (_, total) = disk_space(dir)?;
+    Ok((total.min(bytes_max) / 32).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX))
 }
 
 fn lock(dir: &Path) -> Result<File> {

@@ -46,8 +46,6 @@ const FRAME_HEADER_BYTES: usize = 32;
 /// Sealed ino and first page.
 const WHERE_BYTES: usize = 16 + LOCAL_TAG_BYTES;
 const SEALED_PAGE_BYTES: usize = PAGE_BYTES + LOCAL_TAG_BYTES;
-/// A segment is closed when it has grown over this.
-const SEGMENT_BYTES_MAX: u64 = 64 << 20;
 /// Appends at least this large go to the file at once instead of through the buffer.
 const DIRECT_BYTES_MIN: usize = 64 << 10;
 /// The buffer is written out when it has grown over this.
@@ -99,6 +97,8 @@ pub(crate) struct Segments {
     dir: PathBuf,
     key: LocalKey,
     session: [u8; 16],
+    /// A segment is closed when it has grown over this.
+    bytes_max: u64,
     next_frame: AtomicU64,
     files: RwLock<HashMap<u32, Arc<SegmentFile>>>,
     tail: Mutex<Tail>,
@@ -110,7 +110,7 @@ pub(crate) struct Segments {
 
 impl Segments {
     /// Opens the segments in `dir` for reading and starts a new one for writing.
-    pub(crate) fn open(dir: &Path, key: LocalKey, session: [u8; 16]) -> Result<Self> {
+    pub(crate) fn open(dir: &Path, key: LocalKey, session: [u8; 16], bytes_max: u64) -> Result<Self> {
         std::fs::create_dir_all(dir).map_err(|e| io_error("make the segment folder", e))?;
         let mut files = HashMap::new();
         for number in segment_numbers(dir)? {
@@ -134,6 +134,7 @@ impl Segments {
             dir: dir.to_owned(),
             key,
             session,
+            bytes_max,
             next_frame: AtomicU64::new(0),
             files: RwLock::new(files),
             tail: Mutex::new(tail),
@@ -361,7 +362,7 @@ impl Segments {
         };
         bytes[..FRAME_HEADER_BYTES].copy_from_slice(&header.encode());
         let mut tail = self.tail.lock();
-        if tail.end() >= SEGMENT_BYTES_MAX {
+        if tail.end() >= self.bytes_max {
             self.rotate(&mut tail)?;
         }
         let at = (tail.number, tail.end());
@@ -376,6 +377,11 @@ impl Segments {
         }
         self.dirty.store(true, Ordering::Release);
         Ok(at)
+    }
+
+    /// Closes the segment being written and starts the next.
+    pub(crate) fn start_next(&self) -> Result<()> {
+        self.rotate(&mut self.tail.lock())
     }
 
     fn rotate(&self, tail: &mut Tail) -> Result<()> {
