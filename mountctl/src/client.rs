@@ -77,6 +77,8 @@ impl Client {
         }
         // The working directory may be inside a mount, which the agent must never hold on to.
         command.arg("agent").current_dir("/");
+        // Memory that one thread freed serves the others too: a few requests at a time need no arena each.
+        command.env("MALLOC_ARENA_MAX", "2");
         command.env_remove("MOUNTCTL_HOME").env_remove("MOUNTCTL_PASSWORD_FILE").env_remove("MOUNTCTL_DEVICE");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::from(log));
         let mut child = command.spawn().map_err(failed)?;

@@ -415,6 +415,28 @@ fn a_flipped_bit_fails_its_file_alone_and_the_doctor_names_it() {
     }
 }
 
+#[test]
+fn names_never_reach_the_log_however_much_it_tells() {
+    if !can_mount() {
+        return;
+    }
+    let home = CliHome::new();
+    let (at, mount) = (home.path("at"), home.path("mnt"));
+    home.ok(&["-v", "-v", "quickstart", "--at", at.to_str().unwrap(), "--mount", mount.to_str().unwrap()]);
+    let secret = mount.join("SECRETNAME");
+    fs::write(&secret, "SECRETCONTENT").unwrap();
+    fs::hard_link(&secret, mount.join("SECRETLINK")).unwrap_err();
+    fs::rename(&secret, mount.join("SECRETTOO")).unwrap();
+    fs::read(&secret).unwrap_err();
+    std::os::unix::fs::symlink("SECRETTARGET", mount.join("SECRETSYMLINK")).unwrap();
+    home.ok(&["wait", "--synced", "--timeout", "60"]);
+    home.ok(&["umount", "--all"]);
+    let log = fs::read_to_string(home.home().join("data/agent.log")).unwrap();
+    assert!(log.contains("mounted"), "it tells something");
+    assert!(!log.contains("SECRET"), "{}", log.lines().find(|line| line.contains("SECRET")).unwrap());
+    assert!(!log.contains("Not Implemented"), "every request has an answer of ours");
+}
+
 /// The largest file below a folder, with its content.
 fn largest_file(root: &Path) -> (std::path::PathBuf, Vec<u8>) {
     let mut folders = vec![root.to_owned()];
