@@ -6,10 +6,11 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    sync::OnceLock,
 };
 
 use tempfile::TempDir;
+
+use crate::cli::{can_mount, program};
 
 /// A workspace of its own, mounted; or a folder of `PARSECFS_APPS_DIR`.
 pub struct Mounted {
@@ -76,34 +77,4 @@ impl Drop for Mounted {
             let _ = self.mountctl(&["umount", "--all", "--force"]);
         }
     }
-}
-
-/// Whether this machine can mount; CI must.
-fn can_mount() -> bool {
-    let can = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").is_ok();
-    assert!(can || std::env::var_os("CI").is_none(), "/dev/fuse is missing in CI");
-    if !can {
-        eprintln!("SKIP: /dev/fuse cannot be opened here");
-    }
-    can
-}
-
-/// The program under test: `PARSECFS_MOUNTCTL`, or the one of this build, brought up to date.
-fn program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| std::env::var_os("PARSECFS_MOUNTCTL").map_or_else(built, PathBuf::from))
-}
-
-fn built() -> PathBuf {
-    let own = std::env::current_exe().expect("a test knows its program");
-    let profile = own.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
-    let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--package", "mountctl", "--bin", "mountctl"]);
-    if profile.file_name().is_some_and(|name| name == "release") {
-        build.arg("--release");
-    }
-    build.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-    build.env("CARGO_TARGET_DIR", profile.parent().expect("a profile is in the target folder"));
-    assert!(build.status().expect("cargo runs").success(), "mountctl builds");
-    profile.join("mountctl")
 }
