@@ -15,7 +15,7 @@ use parsecfs_core::{
 use super::{
     Shared,
     entry::{Body, Change, Payload, RawEntry, VlobChange},
-    follow::{RealmLog, RealmState},
+    follow::{RealmLog, RealmState, boundary},
     key, lock,
     pack::read_block,
     realm::BlockPlace,
@@ -195,8 +195,13 @@ impl Shared {
     async fn version_before(&self, realm: RealmId, found: &Found) -> Result<Found> {
         let lost = || missing("an entry does not hold the version that a later one continues");
         let this = self.vlob_change(realm, found.seq, found.id, found.version).await?.ok_or_else(lost)?.1;
-        let (author, change) =
-            self.vlob_change(realm, this.previous, found.id, found.version - 1).await?.ok_or_else(lost)?;
+        let before = self.vlob_change(realm, this.previous, found.id, found.version - 1).await;
+        // Asked after reading: below the boundary, a create that was late may have put anything into a number that the
+        // store forgot.
+        if this.previous < boundary(&*self.verbs, LogId::Realm(realm)).await? {
+            return Err(Error::new(ErrorKind::NotFound, "this version was truncated"));
+        }
+        let (author, change) = before?.ok_or_else(lost)?;
         Ok(Found {
             id: change.id,
             version: change.version,
