@@ -355,6 +355,9 @@ pub struct Block {
 pub trait BlockStore: Send + Sync {
     /// Stores blocks under random ids. The same id again with the same bytes is `Ok`. Others can read them after the
     /// commit that names them; the same store object can read them at once.
+    ///
+    /// Durable at the latest with the commit that names them: a crash before it may lose them, and the commit then says
+    /// [`WriteOutcome::BlockGone`].
     fn put<'a>(&'a self, realm: RealmId, blocks: Vec<(BlockId, Block)>) -> BoxFuture<'a, Result<()>>;
 
     /// Returns one block.
