@@ -14,5 +14,4 @@ pub mod conformance;
 pub mod layer;
 pub mod memory;
 pub mod objects;
-mod peek;
 mod statement;

@@ -14,6 +14,7 @@ use std::{
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
 use parsecfs_core::{
+    certificate::{Certificate, RealmKeyRotationCertificate, RealmRole, UserProfile},
     id::{BlockId, DeviceId, InvitationToken, RealmId, UserId, VlobId},
     storage::{
         Block, BlockStore, Bytes, Capabilities, CertificateBatch, CertificateCursor, CertificateStore, Changes, Error,
@@ -24,10 +25,7 @@ use parsecfs_core::{
 };
 use tokio::sync::broadcast;
 
-use crate::{
-    peek::{Peeked, Role, Says, peek},
-    statement::main_certificate,
-};
+use crate::statement::{claim_of, is_read_only, main_certificate};
 
 /// Events a slow listener may lag behind before it hears `Missed`.
 const EVENTS_BEHIND_MAX: usize = 256;
@@ -113,6 +111,12 @@ struct UserState {
     revoked: bool,
 }
 
+impl UserState {
+    fn with(profile: UserProfile) -> Self {
+        Self { admin: profile == UserProfile::Admin, outsider: profile == UserProfile::Outsider, revoked: false }
+    }
+}
+
 struct CommonCertificate {
     timestamp: Timestamp,
     full: Bytes,
@@ -122,7 +126,7 @@ struct CommonCertificate {
 #[derive(Default)]
 struct Realm {
     certificates: Vec<(Timestamp, Bytes)>,
-    roles: HashMap<UserId, Role>,
+    roles: HashMap<UserId, RealmRole>,
     /// Index of the last certificate that somebody who once had a role may see.
     left_at: HashMap<UserId, usize>,
     bundles: Vec<Bundle>,
@@ -166,7 +170,7 @@ impl State {
         Ok(state)
     }
 
-    fn realm(&self, realm: RealmId, user: UserId) -> Result<(&Realm, Role)> {
+    fn realm(&self, realm: RealmId, user: UserId) -> Result<(&Realm, RealmRole)> {
         let realm = self.realms.get(&realm).ok_or_else(|| not_found("no such realm"))?;
         let role = realm.roles.get(&user).ok_or_else(|| denied("no role in this realm"))?;
         Ok((realm, *role))
@@ -187,63 +191,63 @@ impl State {
 
     fn add_user(&mut self, documents: [&Bytes; 4], author: Option<DeviceId>) -> Result<()> {
         let [user_bytes, device_bytes, redacted_user, redacted_device] = documents;
-        let (user, device) = (peek(user_bytes)?, peek(device_bytes)?);
-        let (Says::User { user: id, admin, outsider }, Says::Device { device: device_id, user: owner, .. }) =
-            (&user.says, &device.says)
-        else {
+        let (user_claim, device_claim) = (claim_of(user_bytes)?, claim_of(device_bytes)?);
+        same_statement(&user_claim, redacted_user)?;
+        same_statement(&device_claim, redacted_device)?;
+        let (Certificate::User(user), Certificate::Device(device)) = (user_claim, device_claim) else {
             return Err(misuse("a user and a device certificate are needed"));
         };
-        require(id == owner, || misuse("the device belongs to somebody else"))?;
+        require(user.user_id == device.user_id, || misuse("the device belongs to somebody else"))?;
         require(user.author == author && device.author == author, || misuse("signed by somebody else"))?;
         require(user.timestamp == device.timestamp, || misuse("the first device has its user's timestamp"))?;
-        same_statement(&user, &peek(redacted_user)?)?;
-        same_statement(&device, &peek(redacted_device)?)?;
-        require(!self.users.contains_key(id), || conflict("the user exists"))?;
-        require(!self.devices.contains_key(device_id), || conflict("the device exists"))?;
+        require(!self.users.contains_key(&user.user_id), || conflict("the user exists"))?;
+        require(!self.devices.contains_key(&device.device_id), || conflict("the device exists"))?;
         self.common_is_after_last(user.timestamp)?;
-        self.users.insert(*id, UserState { admin: *admin, outsider: *outsider, revoked: false });
-        self.devices.insert(*device_id, *id);
+        self.users.insert(user.user_id, UserState::with(user.profile));
+        self.devices.insert(device.device_id, user.user_id);
         self.push_common(user.timestamp, Arc::clone(user_bytes), Arc::clone(redacted_user));
         self.push_common(device.timestamp, Arc::clone(device_bytes), Arc::clone(redacted_device));
         Ok(())
     }
 
     fn add_device(&mut self, author: DeviceId, caller: UserId, full: &Bytes, redacted: &Bytes) -> Result<()> {
-        let device = peek(full)?;
-        let Says::Device { device: id, user, .. } = device.says else {
+        let claim = claim_of(full)?;
+        same_statement(&claim, redacted)?;
+        let Certificate::Device(device) = claim else {
             return Err(misuse("a device certificate is needed"));
         };
         require(device.author == Some(author), || misuse("signed by somebody else"))?;
-        require(user == caller, || denied("devices are added by their own user"))?;
-        same_statement(&device, &peek(redacted)?)?;
-        require(!self.devices.contains_key(&id), || conflict("the device exists"))?;
+        require(device.user_id == caller, || denied("devices are added by their own user"))?;
+        require(!self.devices.contains_key(&device.device_id), || conflict("the device exists"))?;
         self.common_is_after_last(device.timestamp)?;
-        self.devices.insert(id, user);
+        self.devices.insert(device.device_id, device.user_id);
         self.push_common(device.timestamp, Arc::clone(full), Arc::clone(redacted));
         Ok(())
     }
 
     fn change_user(&mut self, author: DeviceId, caller: UserId, certificate: &Bytes) -> Result<()> {
-        let peeked = peek(certificate)?;
-        require(peeked.author == Some(author), || misuse("signed by somebody else"))?;
+        let claim = claim_of(certificate)?;
+        require(claim.author() == Some(author), || misuse("signed by somebody else"))?;
         require(self.users.get(&caller).is_some_and(|user| user.admin), || denied("needs an administrator"))?;
-        let target = match peeked.says {
-            Says::Profile { user, .. } | Says::Revoked { user } => user,
+        let (target, profile) = match &claim {
+            Certificate::UserUpdate(said) => (said.user_id, Some(said.new_profile)),
+            Certificate::RevokedUser(said) => (said.user_id, None),
             _ => return Err(misuse("a certificate about a user is needed")),
         };
         require(target != caller, || denied("nobody changes himself"))?;
         let mut state = *self.users.get(&target).ok_or_else(|| not_found("no such user"))?;
         require(!state.revoked, || conflict("the user is revoked already"))?;
-        match peeked.says {
-            Says::Profile { admin, outsider, .. } => {
-                require((state.admin, state.outsider) != (admin, outsider), || conflict("the profile holds already"))?;
-                (state.admin, state.outsider) = (admin, outsider);
+        match profile.map(UserState::with) {
+            Some(new) => {
+                let holds = (state.admin, state.outsider) == (new.admin, new.outsider);
+                require(!holds, || conflict("the profile holds already"))?;
+                state = new;
             }
-            _ => state.revoked = true,
+            None => state.revoked = true,
         }
-        self.common_is_after_last(peeked.timestamp)?;
+        self.common_is_after_last(claim.timestamp())?;
         self.users.insert(target, state);
-        self.push_common(peeked.timestamp, Arc::clone(certificate), Arc::clone(certificate));
+        self.push_common(claim.timestamp(), Arc::clone(certificate), Arc::clone(certificate));
         Ok(())
     }
 
@@ -305,8 +309,8 @@ impl State {
 }
 
 /// The redacted variant must differ in what it hides only.
-fn same_statement(full: &Peeked, redacted: &Peeked) -> Result<()> {
-    require(full == redacted, || misuse("the redacted certificate says something else"))
+fn same_statement(full: &Certificate, redacted: &Bytes) -> Result<()> {
+    require(claim_of(redacted)? == full.redacted(), || misuse("the redacted certificate says something else"))
 }
 
 impl Realm {
@@ -314,14 +318,14 @@ impl Realm {
         self.bundles.len() as u64
     }
 
-    fn check(&self, author: DeviceId, certificate: &Bytes) -> Result<Peeked> {
-        let peeked = peek(certificate)?;
-        require(peeked.author == Some(author), || misuse("signed by somebody else"))?;
+    fn check(&self, author: DeviceId, certificate: &Bytes) -> Result<Certificate> {
+        let claim = claim_of(certificate)?;
+        require(claim.author() == Some(author), || misuse("signed by somebody else"))?;
         let last = self.certificates.last().map(|(last, _)| *last);
-        require(last.is_none_or(|last| peeked.timestamp > last), || {
+        require(last.is_none_or(|last| claim.timestamp() > last), || {
             conflict("the timestamp is not after the last one")
         })?;
-        Ok(peeked)
+        Ok(claim)
     }
 
     fn change_role(
@@ -332,21 +336,21 @@ impl Realm {
         certificate: &Bytes,
         recipient: Option<UserId>,
     ) -> Result<()> {
-        let peeked = self.check(author, certificate)?;
-        let Says::Role { realm: said, user, role } = peeked.says else {
+        let Certificate::RealmRole(said) = self.check(author, certificate)? else {
             return Err(misuse("a role certificate is needed"));
         };
-        require(said == realm, || misuse("the certificate is about another realm"))?;
+        let (user, role) = (said.user_id, said.role);
+        require(said.realm_id == realm, || misuse("the certificate is about another realm"))?;
         require(recipient.is_none_or(|recipient| recipient == user && role.is_some()), || {
             misuse("the certificate gives no role to the recipient")
         })?;
         if self.certificates.is_empty() {
-            require(user == caller && role == Some(Role::Owner), || denied("a realm starts with its owner"))?;
+            require(user == caller && role == Some(RealmRole::Owner), || denied("a realm starts with its owner"))?;
         } else {
             self.may_change_role(caller, user, role)?;
         }
         require(self.roles.get(&user).copied() != role, || conflict("the role holds already"))?;
-        self.certificates.push((peeked.timestamp, Arc::clone(certificate)));
+        self.certificates.push((said.timestamp, Arc::clone(certificate)));
         match role {
             Some(role) => {
                 self.roles.insert(user, role);
@@ -360,16 +364,16 @@ impl Realm {
         Ok(())
     }
 
-    fn may_change_role(&self, caller: UserId, target: UserId, new: Option<Role>) -> Result<()> {
+    fn may_change_role(&self, caller: UserId, target: UserId, new: Option<RealmRole>) -> Result<()> {
         let own = *self.roles.get(&caller).ok_or_else(|| denied("no role in this realm"))?;
         require(caller != target, || denied("nobody changes his own role"))?;
         let highest = new.max(self.roles.get(&target).copied());
-        let needed = if highest >= Some(Role::Manager) { Role::Owner } else { Role::Manager };
+        let needed = if highest >= Some(RealmRole::Manager) { RealmRole::Owner } else { RealmRole::Manager };
         require(own >= needed, || denied("the role does not allow it"))
     }
 
     fn require_owner(&self, caller: UserId) -> Result<()> {
-        require(self.roles.get(&caller) == Some(&Role::Owner), || denied("needs an owner"))
+        require(self.roles.get(&caller) == Some(&RealmRole::Owner), || denied("needs an owner"))
     }
 
     fn rotate(
@@ -382,26 +386,30 @@ impl Realm {
         bundle: Bundle,
     ) -> Result<()> {
         self.require_owner(caller)?;
-        let peeked = peek(certificate)?;
-        require(peeked.says == Says::Rotation { realm, key_index }, || misuse("a rotation of this key is needed"))?;
+        let claim = claim_of(certificate)?;
+        let says = |said: &RealmKeyRotationCertificate| said.realm_id == realm && said.key_index == key_index;
+        let holds = matches!(&claim, Certificate::RealmKeyRotation(said) if says(said));
+        require(holds, || misuse("a rotation of this key is needed"))?;
         require(key_index == self.key_index() + 1, || conflict("not the next key index"))?;
         self.check(author, certificate)?;
         let members: HashSet<_> = self.roles.keys().collect();
         require(bundle.accesses.keys().collect::<HashSet<_>>() == members, || conflict("the members are others"))?;
-        self.certificates.push((peeked.timestamp, Arc::clone(certificate)));
+        self.certificates.push((claim.timestamp(), Arc::clone(certificate)));
         self.bundles.push(bundle);
         Ok(())
     }
 
     fn owner_says(&mut self, author: DeviceId, caller: UserId, realm: RealmId, certificate: &Bytes) -> Result<()> {
         self.require_owner(caller)?;
-        let peeked = self.check(author, certificate)?;
-        match peeked.says {
-            Says::Name { realm: said } if said == realm => {}
-            Says::Archiving { realm: said, read_only } if said == realm => self.read_only = read_only,
+        let claim = self.check(author, certificate)?;
+        match &claim {
+            Certificate::RealmName(said) if said.realm_id == realm => {}
+            Certificate::RealmArchiving(said) if said.realm_id == realm => {
+                self.read_only = is_read_only(said.configuration);
+            }
             _ => return Err(misuse("a name or archiving certificate of this realm is needed")),
         }
-        self.certificates.push((peeked.timestamp, Arc::clone(certificate)));
+        self.certificates.push((claim.timestamp(), Arc::clone(certificate)));
         Ok(())
     }
 

@@ -1,6 +1,12 @@
-//! What is common to all statements.
+//! What is common to all statements, and what their certificates claim.
+//!
+//! Certificates are read here for bookkeeping only, whoever signed them: topic order, roles, key indexes. Nothing here
+//! makes a certificate trusted.
 
-use parsecfs_core::storage::{Bytes, Statement};
+use parsecfs_core::{
+    certificate::{ArchivingConfiguration, Certificate},
+    storage::{Bytes, Error, ErrorKind, Result, Statement},
+};
 
 /// The certificate that identifies a statement.
 pub(crate) fn main_certificate(statement: &Statement) -> &Bytes {
@@ -16,4 +22,15 @@ pub(crate) fn main_certificate(statement: &Statement) -> &Bytes {
         | Statement::RenameRealm { certificate, .. }
         | Statement::ArchiveRealm { certificate, .. } => certificate,
     }
+}
+
+/// What a certificate claims; `Corrupt` when it is none.
+pub(crate) fn claim_of(certificate: &[u8]) -> Result<Certificate> {
+    Certificate::read_without_trust(certificate)
+        .map_err(|error| Error::new(ErrorKind::Corrupt, "a certificate cannot be read").caused_by(error))
+}
+
+/// Whether a realm is closed for writing by this configuration.
+pub(crate) fn is_read_only(configuration: ArchivingConfiguration) -> bool {
+    configuration != ArchivingConfiguration::Available
 }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use futures::future::try_join_all;
 use parsecfs_core::{
+    certificate::RealmRole,
     id::{BlockId, DeviceId, RealmId, VlobId},
     storage::{Bytes, Error, ErrorKind, LogId, Result, Statement},
 };
@@ -136,7 +137,7 @@ async fn require_writer(shared: &Shared, object: &[u8], root: &Root, certificate
         .verify_detached(signature, said)
         .map_err(|_| damaged("the signature of a checkpoint is wrong"))?;
     let role = certificates.role_at(device.user, root.head.seq);
-    if role.is_some_and(crate::peek::Role::can_write) {
+    if role.is_some_and(RealmRole::can_write) {
         return Ok(());
     }
     Err(damaged("a checkpoint by somebody who may not write"))

@@ -10,6 +10,7 @@ use std::{
 };
 
 use parsecfs_core::{
+    certificate::{Certificate, UserProfile},
     id::{DeviceId, RealmId, UserId},
     storage::{Bytes, CertificateBatch, CertificateCursor, Error, ErrorKind, LogKeys, Result, Statement},
     time::Timestamp,
@@ -19,10 +20,7 @@ use super::{
     entry::{Body, Change, Hash, Head, RawEntry, Said},
     gate::Gate,
 };
-use crate::{
-    peek::{Says, peek},
-    statement::main_certificate,
-};
+use crate::statement::{claim_of, main_certificate};
 
 /// One device as the log says.
 #[derive(Clone, Copy, Debug)]
@@ -172,18 +170,18 @@ impl Organization {
     fn take(&mut self, author: Option<DeviceId>, certificates: Vec<(&Bytes, &Bytes)>) -> Result<()> {
         let mut batch = CertificateBatch::default();
         for (full, redacted) in &certificates {
-            let peeked = peek(full)?;
-            if peeked.author != author {
+            let claim = claim_of(full)?;
+            if claim.author() != author {
                 return Err(denied("signed by another device than the entry"));
             }
-            if peek(redacted)? != peeked {
+            if claim_of(redacted)? != claim.redacted() {
                 return Err(denied("the redacted certificate says something else"));
             }
-            self.check_order(&peeked.says, peeked.timestamp, batch.common.is_empty())?;
+            self.check_order(&claim, batch.common.is_empty())?;
             batch.common.push(Arc::clone(full));
-            self.note(&peeked.says);
+            self.note(&claim);
             self.certificates.push(CommonCertificate {
-                timestamp: peeked.timestamp,
+                timestamp: claim.timestamp(),
                 seq: self.head.seq,
                 full: Arc::clone(full),
                 redacted: Arc::clone(redacted),
@@ -193,34 +191,40 @@ impl Organization {
     }
 
     /// What another writer may have changed since the caller looked.
-    fn check_order(&self, says: &Says, timestamp: Timestamp, is_first: bool) -> Result<()> {
-        if is_first && self.certificates.last().is_some_and(|last| timestamp <= last.timestamp) {
+    fn check_order(&self, claim: &Certificate, is_first: bool) -> Result<()> {
+        if is_first && self.certificates.last().is_some_and(|last| claim.timestamp() <= last.timestamp) {
             return Err(conflict("the timestamp is not after the last one"));
         }
-        let holds_already = match says {
-            Says::Device { device, .. } => self.devices.contains_key(device),
-            Says::Revoked { user } => self.revoked.contains_key(user),
-            _ => false,
+        let holds_already = match claim {
+            Certificate::Device(said) => self.devices.contains_key(&said.device_id),
+            Certificate::RevokedUser(said) => self.revoked.contains_key(&said.user_id),
+            Certificate::User(_) | Certificate::UserUpdate(_) => false,
+            _ => return Err(denied("this does not belong into the organization log")),
         };
         if holds_already { Err(conflict("it holds already")) } else { Ok(()) }
     }
 
-    fn note(&mut self, says: &Says) {
-        match says {
-            Says::Device { device, user, verify_key } => {
-                self.devices.insert(*device, Device { user: *user, verify_key: *verify_key, since: self.head.seq });
+    fn note(&mut self, claim: &Certificate) {
+        let since = self.head.seq;
+        match claim {
+            Certificate::Device(said) => {
+                let device = Device { user: said.user_id, verify_key: *said.verify_key.as_bytes(), since };
+                self.devices.insert(said.device_id, device);
             }
-            Says::Revoked { user } => {
-                self.revoked.insert(*user, self.head.seq);
+            Certificate::RevokedUser(said) => {
+                self.revoked.insert(said.user_id, since);
             }
-            Says::User { user, outsider, .. } | Says::Profile { user, outsider, .. } => {
-                if *outsider {
-                    self.outsiders.insert(*user);
-                } else {
-                    self.outsiders.remove(user);
-                }
-            }
-            Says::Role { .. } | Says::Name { .. } | Says::Rotation { .. } | Says::Archiving { .. } => {}
+            Certificate::User(said) => self.note_profile(said.user_id, said.profile),
+            Certificate::UserUpdate(said) => self.note_profile(said.user_id, said.new_profile),
+            _ => {}
+        }
+    }
+
+    fn note_profile(&mut self, user: UserId, profile: UserProfile) {
+        if profile == UserProfile::Outsider {
+            self.outsiders.insert(user);
+        } else {
+            self.outsiders.remove(&user);
         }
     }
 

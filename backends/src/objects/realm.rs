@@ -14,6 +14,7 @@ use std::{
 };
 
 use parsecfs_core::{
+    certificate::{Certificate, RealmRole},
     id::{BlockId, DeviceId, RealmId, UserId, VlobId},
     storage::{
         Bytes, CertificateBatch, Error, ErrorKind, KeysBundle, LogKeys, Result, Statement, VlobWrite, WriteOutcome,
@@ -27,10 +28,7 @@ use super::{
     key::PackName,
     organization::{Organization, conflict, denied, open_body},
 };
-use crate::{
-    peek::{Peeked, Role, Says, peek},
-    statement::main_certificate,
-};
+use crate::statement::{claim_of, is_read_only, main_certificate};
 
 /// First pass: who may do what, as of each position.
 #[derive(Clone)]
@@ -43,7 +41,7 @@ pub(super) struct Certificates {
     gate_at: u64,
     /// Highest quoted organization head, with the position from which it holds.
     quotes: Vec<(u64, u64)>,
-    roles: Vec<(u64, UserId, Option<Role>)>,
+    roles: Vec<(u64, UserId, Option<RealmRole>)>,
     read_only: Vec<(u64, bool)>,
     /// Position of each rotation; the first is that to key 1.
     rotations: Vec<u64>,
@@ -159,80 +157,78 @@ impl Certificates {
 
     fn admit_statement(&mut self, said: &Said, caller: UserId, statement: &Statement) -> Result<()> {
         let certificate = main_certificate(statement);
-        let peeked = peek(certificate)?;
-        if peeked.author != Some(said.author) {
+        let claim = claim_of(certificate)?;
+        if claim.author() != Some(said.author) {
             return Err(denied("signed by another device than the entry"));
         }
-        self.check_place(statement, &peeked)?;
+        self.check_place(statement, &claim)?;
         let batch = CertificateBatch {
             realm: [(self.realm, vec![Arc::clone(certificate)])].into(),
             ..CertificateBatch::default()
         };
-        if self.role_at(caller, self.head.seq).is_none_or(|role| role < Role::Manager) && !self.certificates.is_empty()
+        if self.role_at(caller, self.head.seq).is_none_or(|role| role < RealmRole::Manager)
+            && !self.certificates.is_empty()
         {
             return Err(denied("the role does not allow it"));
         }
         self.gate.admit(&batch)?;
-        self.note(statement, &peeked);
+        self.note(statement, &claim);
         self.applied.insert(Arc::clone(certificate));
         self.statements.push((self.head.seq, *said, Arc::new(statement.clone())));
         Ok(())
     }
 
     /// What another writer may have changed since the caller looked, and that the statement says what it claims.
-    fn check_place(&self, statement: &Statement, peeked: &Peeked) -> Result<()> {
+    fn check_place(&self, statement: &Statement, claim: &Certificate) -> Result<()> {
         let realm = self.realm;
         let seq = self.head.seq;
-        let holds = match (statement, &peeked.says) {
-            (Statement::CreateRealm { realm: claimed, .. }, Says::Role { realm: said, .. }) => {
+        let holds = match (statement, claim) {
+            (Statement::CreateRealm { realm: claimed, .. }, Certificate::RealmRole(said)) => {
                 if !self.certificates.is_empty() {
                     return Err(conflict("the realm exists"));
                 }
-                *claimed == realm && *said == realm
+                *claimed == realm && said.realm_id == realm
             }
-            (Statement::Share { recipient, key_index, .. }, Says::Role { realm: said, user, role: Some(role) }) => {
-                if *key_index != self.key_index_at(seq) || self.role_at(*user, seq) == Some(*role) {
+            (Statement::Share { recipient, key_index, .. }, Certificate::RealmRole(said)) if said.role.is_some() => {
+                if *key_index != self.key_index_at(seq) || self.role_at(said.user_id, seq) == said.role {
                     return Err(conflict("the key is not the newest, or the role holds already"));
                 }
-                *said == realm && recipient == user
+                said.realm_id == realm && *recipient == said.user_id
             }
-            (Statement::Unshare { .. }, Says::Role { realm: said, user, role }) => {
-                if self.role_at(*user, seq) == *role {
+            (Statement::Unshare { .. }, Certificate::RealmRole(said)) => {
+                if self.role_at(said.user_id, seq) == said.role {
                     return Err(conflict("the role holds already"));
                 }
-                *said == realm
+                said.realm_id == realm
             }
-            (
-                Statement::RotateKey { key_index, accesses, .. },
-                Says::Rotation { realm: said, key_index: certified },
-            ) => {
+            (Statement::RotateKey { key_index, accesses, .. }, Certificate::RealmKeyRotation(said)) => {
                 if *key_index != self.key_index_at(seq) + 1 {
                     return Err(conflict("not the next key index"));
                 }
                 if accesses.keys().copied().collect::<HashSet<_>>() != self.members_at(seq) {
                     return Err(conflict("the members are others"));
                 }
-                *said == realm && key_index == certified
+                said.realm_id == realm && *key_index == said.key_index
             }
-            (Statement::RenameRealm { .. }, Says::Name { realm: said })
-            | (Statement::ArchiveRealm { .. }, Says::Archiving { realm: said, .. }) => *said == realm,
+            (Statement::RenameRealm { .. }, Certificate::RealmName(said)) => said.realm_id == realm,
+            (Statement::ArchiveRealm { .. }, Certificate::RealmArchiving(said)) => said.realm_id == realm,
             _ => false,
         };
         if !holds {
             return Err(denied("the certificate does not say what the statement claims"));
         }
-        if self.certificates.last().is_some_and(|(_, last, _)| peeked.timestamp <= *last) {
+        if self.certificates.last().is_some_and(|(_, last, _)| claim.timestamp() <= *last) {
             return Err(conflict("the timestamp is not after the last one"));
         }
         Ok(())
     }
 
-    fn note(&mut self, statement: &Statement, peeked: &Peeked) {
+    fn note(&mut self, statement: &Statement, claim: &Certificate) {
         let seq = self.head.seq;
-        self.certificates.push((seq, peeked.timestamp, Arc::clone(main_certificate(statement))));
-        match peeked.says {
-            Says::Role { user, role, .. } => self.roles.push((seq, user, role)),
-            Says::Archiving { read_only, .. } => self.read_only.push((seq, read_only)),
+        self.certificates.push((seq, claim.timestamp(), Arc::clone(main_certificate(statement))));
+        match claim {
+            Certificate::RealmRole(said) => self.roles.push((seq, said.user_id, said.role)),
+            Certificate::RealmArchiving(said) => self.read_only.push((seq, is_read_only(said.configuration))),
             _ => {}
         }
         match statement {
@@ -255,7 +251,7 @@ impl Certificates {
     }
 
     /// Role at head `at`.
-    pub(super) fn role_at(&self, user: UserId, at: u64) -> Option<Role> {
+    pub(super) fn role_at(&self, user: UserId, at: u64) -> Option<RealmRole> {
         let said = self.roles.iter().rev().find(|(seq, whose, _)| *seq < at && *whose == user);
         said.and_then(|(_, _, role)| *role)
     }
@@ -410,7 +406,7 @@ impl Data {
         }
         let device = rules.organization.device_at(said.author, quoted);
         let device = device.ok_or_else(|| denied("the device is unknown or revoked"))?;
-        let may_write = rules.certificates.role_at(device.user, self.seq).is_some_and(Role::can_write);
+        let may_write = rules.certificates.role_at(device.user, self.seq).is_some_and(RealmRole::can_write);
         if !may_write || rules.certificates.read_only_at(self.seq) {
             return Err(denied("the role does not allow writing"));
         }

@@ -173,6 +173,16 @@ impl Certificate {
         }
     }
 
+    /// The variant for outsiders; itself when it hides nothing from them.
+    #[must_use]
+    pub fn redacted(&self) -> Self {
+        match self {
+            Self::User(certificate) => Self::User(certificate.redacted()),
+            Self::Device(certificate) => Self::Device(certificate.redacted()),
+            other => other.clone(),
+        }
+    }
+
     fn device(&self) -> Option<DeviceId> {
         match self {
             Self::Device(certificate) => Some(certificate.device_id),
