@@ -28,7 +28,8 @@ pub struct Damage {
 impl Volume {
     /// Opens everything that the local store holds and reports what does not open.
     pub fn check(&self) -> Result<Vec<Damage>> {
-        let mut damage = Vec::new();
+        let losses = self.store.losses().into_iter();
+        let mut damage: Vec<_> = losses.map(|error| Damage { id: None, path: None, error }).collect();
         for ino in self.store.inodes()? {
             if let Err(error) = self.check_inode(ino) {
                 damage.push(self.damage(ino, error));

@@ -17,7 +17,7 @@ use super::segment::Position;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Raised with every change of the tables or of what is sealed in them.
-const FORMAT_VERSION: i64 = 1;
+const FORMAT_VERSION: i64 = 2;
 const NONCE_BYTES: usize = 24;
 
 /// Names one row.
@@ -55,6 +55,8 @@ pub(crate) struct Counters {
     pub(crate) ino: u64,
     pub(crate) cookie: u64,
     pub(crate) change: u64,
+    /// Groups of changes that damage to the journal took.
+    pub(crate) lost: u64,
 }
 
 /// One connection to the index.
@@ -132,7 +134,15 @@ impl Index {
         };
         let segment = u32::try_from(number("segment")?).map_err(|_| Error::from(ErrorKind::Corrupt))?;
         let position = Position { segment, offset: number("offset")? };
-        Ok((position, Counters { ino: number("ino")?, cookie: number("cookie")?, change: number("change")? }))
+        Ok((
+            position,
+            Counters {
+                ino: number("ino")?,
+                cookie: number("cookie")?,
+                change: number("change")?,
+                lost: number("lost")?,
+            },
+        ))
     }
 
     /// Applies rows and moves the position, as one transaction.
@@ -174,6 +184,7 @@ impl Index {
             ("ino", counters.ino),
             ("cookie", counters.cookie),
             ("change", counters.change),
+            ("lost", counters.lost),
         ] {
             set.execute(params![name, value.cast_signed()]).map_err(sql_error)?;
         }

@@ -3,8 +3,8 @@
 //! Two parts: [`segment`] files hold content and, between it, the journal of index rows; [`index`] is a SQLite database
 //! that is brought up to date from the rows in groups. A change is *logged* (visible to readers here at once), then
 //! *journaled* (in a segment; [`Store::sync`] makes it durable with one device flush), then *applied* to SQLite.
-//! After a crash the journal behind the index is replayed up to the first frame that does not hold: the state is a
-//! prefix of what happened, no older than the last sync.
+//! After a crash the journal behind the index is replayed up to the first frame that the crash tore: the state is a
+//! prefix of what happened, no older than the last sync. What damage took later is counted and told.
 //!
 //! Not here: what the rows mean (`fs`), which bytes are fetched or sent (`sync`).
 //!
@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::index::{RowBytes, RowKey, RowValue};
 use self::{
     index::{Counters, Index},
-    segment::{ScanEnd, Segments, io_error, sync_dir},
+    segment::{Replayed, Segments, io_error, sync_dir},
 };
 use crate::{
     content::Place,
@@ -67,6 +67,10 @@ pub struct Recovery {
     pub rows: usize,
     /// Whether the journal ended in something incomplete, as after a crash.
     pub torn: bool,
+    /// Stretches of the journal that were written whole and did not open.
+    pub damaged: usize,
+    /// Groups of changes that damage took, at this opening or before.
+    pub lost: u64,
 }
 
 #[derive(Debug, Default)]
@@ -158,17 +162,18 @@ impl Store {
         let segments = Segments::open(&dir.join("segments"), key.clone(), session, segment_bytes_max(dir, bytes_max)?)?;
         let mut rows = BTreeMap::new();
         let mut group = Vec::new();
-        let end = segments.replay(position, |bytes| replay_frame(bytes, &mut group, &mut rows, &mut counters))?;
-        let recovery = Recovery { rows: rows.len(), torn: end != ScanEnd::Whole || !group.is_empty() };
+        let Replayed { torn, damaged, lost } =
+            segments.replay(position, |bytes| replay_frame(bytes, &mut group, &mut rows, &mut counters))?;
+        counters.lost += lost;
+        let torn = torn || !group.is_empty();
+        let recovery = Recovery { rows: rows.len(), torn, damaged, lost: counters.lost };
         segments.sync()?;
-        if !rows.is_empty() {
-            // A process that was killed leaves frames that the disk may not have yet.
-            segments.sync_from(position.segment)?;
-        }
+        // A process that was killed leaves frames that the disk may not have yet.
+        segments.sync_from(position.segment)?;
         writer.apply(rows.iter(), segments.position(), counters)?;
         sync_dir(dir)?;
-        if recovery.torn {
-            // Were this position lost, a later replay would end at the torn frame and miss what follows from here on.
+        if torn || damaged > 0 {
+            // Were this position lost, a later replay would meet the same frames, and take what is torn for damaged.
             writer.checkpoint()?;
         }
         let census = Index::open_reader(&path, key.clone())?;
@@ -449,7 +454,17 @@ impl Store {
 
     fn counters(&self) -> Counters {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Counters { ino: load(&self.ino), cookie: load(&self.cookie), change: load(&self.change) }
+        let lost = self.recovery.lost;
+        Counters { ino: load(&self.ino), cookie: load(&self.cookie), change: load(&self.change), lost }
+    }
+
+    /// What damage took that belongs to no entry that could be named.
+    pub(crate) fn losses(&self) -> Vec<Error> {
+        let lost = self.recovery.lost;
+        let groups = (lost > 0).then(|| format!("{lost} groups of changes in the journal were damaged and are lost"));
+        let segments = self.segments.unreadable().iter();
+        let segments = segments.map(|number| format!("segment {number} of the local store has a damaged header"));
+        groups.into_iter().chain(segments).map(|text| Error::new(ErrorKind::Corrupt, text)).collect()
     }
 
     /// Bytes that content takes on disk.

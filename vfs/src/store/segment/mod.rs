@@ -5,16 +5,21 @@
 //! torn by a later write; what is no longer referenced goes when its whole segment goes.
 //!
 //! ```text
-//! segment = magic(8) version(4) number(4) session(16)                         32 bytes
-//! frame   = magic(4) kind(4) body length(4) pages(4) frame number(8) zero(8)  32 bytes, then the body
-//! data    = seal(ino, first page) then seal(page) for each page, all but the last 4,096 bytes of plaintext
-//! rows    = seal(rows)
+//! segment = twice: magic(8) version(4) number(4) session(16) tag(32)   128 bytes
+//! frame   = head, then the body; see [`frame`]                          96 bytes and the body
+//! data    = seal(page) for each page, all but the last 4,096 bytes of plaintext
+//! rows    = seal(rows); each frame of rows is there twice
 //! ```
 //!
 //! The nonce of a sealed part is (session, frame number, part number). A session is 16 random bytes made at each
 //! opening of the store and a frame number is never used twice in it, whatever fails, so no nonce is used twice.
 //!
+//! Not here: reading the journal back and telling what a crash left from damage, see [`replay`].
+//!
 //! Lock: `Tail` orders appends. Reading takes it only for bytes that are still in its buffer.
+
+mod frame;
+mod replay;
 
 use std::{
     collections::HashMap,
@@ -31,45 +36,36 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 use parsecfs_crypto::local::{LOCAL_TAG_BYTES, LocalKey, LocalNonce};
 
+use self::frame::{BODY_BYTES_MAX, HEAD, HEAD_BYTES, Head, Kind};
+pub(crate) use self::replay::Replayed;
 use crate::{
     content::{PAGE_BYTES, Place},
     error::{Error, ErrorKind, Result},
 };
 
 const FILE_MAGIC: &[u8; 8] = b"parsecfs";
-const FILE_VERSION: u32 = 1;
-const FILE_HEADER_BYTES: u64 = 32;
-/// The same as memory counts.
-const FILE_HEADER_LEN: usize = 32;
-const FRAME_MAGIC: &[u8; 4] = b"pfsF";
-const FRAME_HEADER_BYTES: usize = 32;
-/// Sealed ino and first page.
-const WHERE_BYTES: usize = 16 + LOCAL_TAG_BYTES;
+const FILE_VERSION: u32 = 2;
+const FILE_HEADER_CLEAR_LEN: usize = 32;
+const FILE_HEADER_COPY_LEN: usize = FILE_HEADER_CLEAR_LEN + LOCAL_TAG_BYTES;
+/// The header is there twice, so that damage to one copy costs nothing.
+const FILE_HEADER_LEN: usize = 2 * FILE_HEADER_COPY_LEN;
+/// The same as a file offset counts.
+const FILE_HEADER_BYTES: u64 = FILE_HEADER_LEN as u64;
 const SEALED_PAGE_BYTES: usize = PAGE_BYTES + LOCAL_TAG_BYTES;
 /// Appends at least this large go to the file at once instead of through the buffer.
 const DIRECT_BYTES_MIN: usize = 64 << 10;
 /// The buffer is written out when it has grown over this.
 const BUFFER_BYTES_MAX: usize = 256 << 10;
-/// Longest frame body that a reader believes: 16 MiB of pages and their tags.
-const BODY_BYTES_MAX: u32 = 20 << 20;
 
-const PART_WHERE: u64 = u64::MAX;
+// Parts in a nonce, beside the pages' numbers and that of a head.
 const PART_ROWS: u64 = u64::MAX - 1;
+const PART_FILE: u64 = u64::MAX - 3;
 
 /// A point in the journal: everything before it is applied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position {
     pub(crate) segment: u32,
     pub(crate) offset: u64,
-}
-
-/// What the scan of the journal found.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum ScanEnd {
-    /// The last frame ended where the last segment ended.
-    Whole,
-    /// Something after this point is incomplete or damaged.
-    Torn(Position),
 }
 
 #[derive(Debug)]
@@ -89,6 +85,10 @@ struct Tail {
     unsynced: Vec<Arc<SegmentFile>>,
     /// A segment was made and its name is not synced yet.
     names_unsynced: bool,
+    /// Everything before this is on stable storage.
+    synced: Position,
+    /// How many different frames of rows were written.
+    rows: u64,
 }
 
 /// All segments of a store.
@@ -101,6 +101,8 @@ pub(crate) struct Segments {
     bytes_max: u64,
     next_frame: AtomicU64,
     files: RwLock<HashMap<u32, Arc<SegmentFile>>>,
+    /// Segments whose header is damaged: nothing in them can be opened.
+    unreadable: Vec<u32>,
     tail: Mutex<Tail>,
     /// Something was appended since the last [`Segments::sync`].
     dirty: AtomicBool,
@@ -112,24 +114,35 @@ impl Segments {
     /// Opens the segments in `dir` for reading and starts a new one for writing.
     pub(crate) fn open(dir: &Path, key: LocalKey, session: [u8; 16], bytes_max: u64) -> Result<Self> {
         std::fs::create_dir_all(dir).map_err(|e| io_error("make the segment folder", e))?;
-        let mut files = HashMap::new();
+        let (mut files, mut unreadable) = (HashMap::new(), Vec::new());
         for number in segment_numbers(dir)? {
-            match open_segment(&segment_path(dir, number)) {
-                Ok(file) => {
+            match open_segment(dir, number, &key) {
+                Ok(Some(file)) => {
                     files.insert(number, Arc::new(file));
                 }
-                // A crash right after creation leaves a file without a header: nothing can refer to it. When a header was
-                // damaged later, reading what refers to it says so.
+                // Nothing can refer to it.
+                Ok(None) => tracing::info!(segment = number, "a segment that was never written to"),
+                // Reading what refers to it says so.
                 Err(error) if error.kind() == ErrorKind::Corrupt => {
-                    tracing::warn!(segment = number, %error, "segment without a readable header");
+                    tracing::error!(segment = number, %error, "a segment is damaged");
+                    unreadable.push(number);
                 }
                 Err(error) => return Err(error),
             }
         }
         let number = segment_numbers(dir)?.last().map_or(1, |last| last + 1);
-        let file = Arc::new(create_segment(dir, number, session)?);
+        let file = Arc::new(create_segment(dir, number, session, &key)?);
         files.insert(number, file.clone());
-        let tail = Tail { number, file, buffer: Vec::new(), unsynced: Vec::new(), names_unsynced: true };
+        let tail = Tail {
+            number,
+            file,
+            buffer: Vec::new(),
+            unsynced: Vec::new(),
+            names_unsynced: true,
+            // Opening the store syncs what is before.
+            synced: Position { segment: number, offset: 0 },
+            rows: 0,
+        };
         Ok(Self {
             dir: dir.to_owned(),
             key,
@@ -137,6 +150,7 @@ impl Segments {
             bytes_max,
             next_frame: AtomicU64::new(0),
             files: RwLock::new(files),
+            unreadable,
             tail: Mutex::new(tail),
             dirty: AtomicBool::new(true),
             syncing: Mutex::new(()),
@@ -147,28 +161,25 @@ impl Segments {
     pub(crate) fn append_data(&self, ino: u64, first_page: u64, data: &[u8]) -> Result<Place> {
         let frame = self.next_frame.fetch_add(1, Ordering::Relaxed);
         let pages = data.len().div_ceil(PAGE_BYTES);
-        let mut bytes = Vec::with_capacity(FRAME_HEADER_BYTES + WHERE_BYTES + pages * SEALED_PAGE_BYTES);
-        bytes.resize(FRAME_HEADER_BYTES, 0);
-        let mut place = [0u8; 16];
-        place[..8].copy_from_slice(&ino.to_le_bytes());
-        place[8..].copy_from_slice(&first_page.to_le_bytes());
-        self.key.seal_into(&self.nonce(frame, PART_WHERE), b"where", &place, &mut bytes);
+        let mut body = Vec::with_capacity(pages * SEALED_PAGE_BYTES);
         for (part, page) in data.chunks(PAGE_BYTES).enumerate() {
-            self.key.seal_into(&self.nonce(frame, part as u64), b"page", page, &mut bytes);
+            self.key.seal_into(&self.nonce(frame, part as u64), b"page", page, &mut body);
         }
-        let (segment, offset) = self.append(Kind::Data, frame, pages, bytes)?;
-        let offset = offset + (FRAME_HEADER_BYTES + WHERE_BYTES) as u64;
-        Ok(Place { segment, frame, offset, index: 0 })
+        let pages = u32::try_from(pages).map_err(|_| Error::new(ErrorKind::Internal, "frame too long"))?;
+        let head = Head { ino, first_page, pages, ..Head::new(Kind::Data) };
+        let (segment, offset) = self.append(head, &[(frame, body)])?;
+        Ok(Place { segment, frame, offset: offset + HEAD, index: 0 })
     }
 
-    /// Appends index rows and returns the point behind them.
+    /// Appends index rows, twice.
     pub(crate) fn append_rows(&self, rows: &[u8]) -> Result<()> {
-        let frame = self.next_frame.fetch_add(1, Ordering::Relaxed);
-        let mut bytes = Vec::with_capacity(FRAME_HEADER_BYTES + rows.len() + LOCAL_TAG_BYTES);
-        bytes.resize(FRAME_HEADER_BYTES, 0);
-        self.key.seal_into(&self.nonce(frame, PART_ROWS), b"rows", rows, &mut bytes);
-        self.append(Kind::Rows, frame, 0, bytes)?;
-        Ok(())
+        let bodies = [(); 2].map(|()| {
+            let frame = self.next_frame.fetch_add(1, Ordering::Relaxed);
+            let mut body = Vec::with_capacity(rows.len() + LOCAL_TAG_BYTES);
+            self.key.seal_into(&self.nonce(frame, PART_ROWS), b"rows", rows, &mut body);
+            (frame, body)
+        });
+        self.append(Head::new(Kind::Rows), &bodies).map(drop)
     }
 
     /// The point behind everything appended so far.
@@ -192,19 +203,16 @@ impl Segments {
 
     /// Puts segments of earlier sessions on stable storage, from this one on.
     pub(crate) fn sync_from(&self, number: u32) -> Result<()> {
-        let current = self.current();
-        let files: Vec<_> = {
-            let files = self.files.read();
-            files.iter().filter(|(n, _)| (number..current).contains(n)).map(|(_, file)| file.clone()).collect()
-        };
+        let files: Vec<_> = self.closed(number).into_iter().filter_map(|number| self.file(number).ok()).collect();
         files.iter().try_for_each(|file| file.file.sync_data()).map_err(|e| io_error("sync a segment", e))
     }
 
     fn sync_all(&self) -> Result<()> {
-        let (file, closed, names) = {
+        let (file, closed, names, end) = {
             let mut tail = self.tail.lock();
             tail.flush()?;
-            (tail.file.clone(), tail.unsynced.clone(), tail.names_unsynced)
+            let end = Position { segment: tail.number, offset: tail.end() };
+            (tail.file.clone(), tail.unsynced.clone(), tail.names_unsynced, end)
         };
         for closed in &closed {
             closed.file.sync_data().map_err(|e| io_error("sync a segment", e))?;
@@ -213,11 +221,11 @@ impl Segments {
         if names {
             sync_dir(&self.dir)?;
         }
-        if names || !closed.is_empty() {
-            let mut tail = self.tail.lock();
-            tail.unsynced.retain(|file| !closed.iter().any(|done| Arc::ptr_eq(done, file)));
-            tail.names_unsynced &= !Arc::ptr_eq(&tail.file, &file);
-        }
+        let mut tail = self.tail.lock();
+        tail.synced = end;
+        tail.unsynced.retain(|file| !closed.iter().any(|done| Arc::ptr_eq(done, file)));
+        // One that was made meanwhile has a name that is not synced.
+        tail.names_unsynced &= !(names && Arc::ptr_eq(&tail.file, &file));
         Ok(())
     }
 
@@ -250,6 +258,11 @@ impl Segments {
         self.tail.lock().number
     }
 
+    /// Segments whose header is damaged.
+    pub(crate) fn unreadable(&self) -> &[u32] {
+        &self.unreadable
+    }
+
     /// Removes a segment that nothing refers to.
     pub(crate) fn remove(&self, number: u32) -> Result<()> {
         if self.current() == number {
@@ -259,82 +272,14 @@ impl Segments {
         std::fs::remove_file(segment_path(&self.dir, number)).map_err(|e| io_error("remove a segment", e))
     }
 
-    /// Walks the frames from `from` on, checks each, and hands the rows to `rows` until the first that does not hold.
-    pub(crate) fn replay(&self, from: Position, mut rows: impl FnMut(&[u8]) -> Result<()>) -> Result<ScanEnd> {
-        let current = self.current();
-        let mut numbers: Vec<u32> = self.files.read().keys().copied().filter(|n| *n < current).collect();
-        numbers.sort_unstable();
-        for number in numbers.into_iter().filter(|number| *number >= from.segment) {
-            let file = self.file(number)?;
-            let end = file.written.load(Ordering::Acquire);
-            let mut offset = if number == from.segment { from.offset } else { FILE_HEADER_BYTES };
-            offset = offset.max(FILE_HEADER_BYTES);
-            while offset < end {
-                match self.replay_frame(&file, offset, end, &mut rows)? {
-                    Some(next) => offset = next,
-                    None => return Ok(ScanEnd::Torn(Position { segment: number, offset })),
-                }
-            }
-        }
-        Ok(ScanEnd::Whole)
-    }
-
-    /// Checks one frame; `None` when it does not hold.
-    fn replay_frame(
-        &self,
-        file: &SegmentFile,
-        offset: u64,
-        end: u64,
-        rows: &mut impl FnMut(&[u8]) -> Result<()>,
-    ) -> Result<Option<u64>> {
-        let Some(header) = FrameHeader::read(file, offset, end)? else { return Ok(None) };
-        let mut body = vec![0u8; header.body_bytes as usize];
-        read_exact(file, offset + FRAME_HEADER_BYTES as u64, &mut body)?;
-        let next = offset + FRAME_HEADER_BYTES as u64 + u64::from(header.body_bytes);
-        let nonce = |part| LocalNonce::new(file.session, header.frame, part);
-        match header.kind {
-            Kind::Rows => {
-                let Some(length) = body.len().checked_sub(LOCAL_TAG_BYTES) else { return Ok(None) };
-                let mut plain = vec![0u8; length];
-                if self.key.open_into(&nonce(PART_ROWS), b"rows", &body, &mut plain).is_err() {
-                    return Ok(None);
-                }
-                rows(&plain)?;
-            }
-            Kind::Data => {
-                let Some(pages) = body.get(WHERE_BYTES..) else { return Ok(None) };
-                let mut plain = vec![0u8; PAGE_BYTES];
-                for (part, sealed) in pages.chunks(SEALED_PAGE_BYTES).enumerate() {
-                    let Some(length) = sealed.len().checked_sub(LOCAL_TAG_BYTES) else { return Ok(None) };
-                    if self.key.open_into(&nonce(part as u64), b"page", sealed, &mut plain[..length]).is_err() {
-                        return Ok(None);
-                    }
-                }
-            }
-        }
-        Ok(Some(next))
-    }
-
     /// The files whose pages lie in a segment: (ino, first page, pages) of each data frame.
     pub(crate) fn owners(&self, number: u32) -> Result<Vec<(u64, u64, u64)>> {
-        let file = self.file(number)?;
-        let end = file.written.load(Ordering::Acquire);
         let mut owners = Vec::new();
-        let mut offset = FILE_HEADER_BYTES;
-        while offset < end {
-            let Some(header) = FrameHeader::read(&file, offset, end)? else { break };
-            if header.kind == Kind::Data {
-                let mut sealed = [0u8; WHERE_BYTES];
-                let mut plain = [0u8; 16];
-                read_exact(&file, offset + FRAME_HEADER_BYTES as u64, &mut sealed)?;
-                let nonce = LocalNonce::new(file.session, header.frame, PART_WHERE);
-                if self.key.open_into(&nonce, b"where", &sealed, &mut plain).is_ok() {
-                    let (ino, page) = plain.split_at(8);
-                    owners.push((le_u64(ino), le_u64(page), u64::from(header.pages)));
-                }
+        self.each_head(&*self.file(number)?, FILE_HEADER_BYTES, |_, head| {
+            if head.kind == Kind::Data {
+                owners.push((head.ino, head.first_page, u64::from(head.pages)));
             }
-            offset += FRAME_HEADER_BYTES as u64 + u64::from(header.body_bytes);
-        }
+        })?;
         Ok(owners)
     }
 
@@ -350,20 +295,21 @@ impl Segments {
             .ok_or_else(|| Error::new(ErrorKind::Corrupt, format!("segment {number} is missing")))
     }
 
-    /// `bytes` holds room for the header, then the body. Returns segment and offset of the frame.
-    fn append(&self, kind: Kind, frame: u64, pages: usize, mut bytes: Vec<u8>) -> Result<(u32, u64)> {
-        let body = bytes.len() - FRAME_HEADER_BYTES;
-        let too_long = || Error::new(ErrorKind::Internal, "frame too long");
-        let header = FrameHeader {
-            kind,
-            body_bytes: u32::try_from(body).ok().filter(|n| *n <= BODY_BYTES_MAX).ok_or_else(too_long)?,
-            pages: u32::try_from(pages).map_err(|_| too_long())?,
-            frame,
-        };
-        bytes[..FRAME_HEADER_BYTES].copy_from_slice(&header.encode());
+    /// Appends frames that belong together, in one piece. `bodies` are sealed with the frame number beside them.
+    /// Returns segment and offset of the first.
+    fn append(&self, head: Head, bodies: &[(u64, Vec<u8>)]) -> Result<(u32, u64)> {
         let mut tail = self.tail.lock();
         if tail.end() >= self.bytes_max {
             self.rotate(&mut tail)?;
+        }
+        let rows = tail.rows + u64::from(head.kind == Kind::Rows);
+        let mut bytes = Vec::with_capacity(bodies.iter().map(|(_, body)| HEAD_BYTES + body.len()).sum());
+        for (frame, body) in bodies {
+            let body_bytes = u32::try_from(body.len()).ok().filter(|length| *length <= BODY_BYTES_MAX);
+            let body_bytes = body_bytes.ok_or_else(|| Error::new(ErrorKind::Internal, "frame too long"))?;
+            let head = Head { frame: *frame, body_bytes, synced: tail.synced, rows, ..head };
+            bytes.extend_from_slice(&head.seal(&self.key, self.session));
+            bytes.extend_from_slice(body);
         }
         let at = (tail.number, tail.end());
         if bytes.len() >= DIRECT_BYTES_MIN {
@@ -375,6 +321,8 @@ impl Segments {
             }
             tail.buffer.extend_from_slice(&bytes);
         }
+        // Only now: a frame that was not written does not count as one that was lost.
+        tail.rows = rows;
         self.dirty.store(true, Ordering::Release);
         Ok(at)
     }
@@ -387,7 +335,7 @@ impl Segments {
     fn rotate(&self, tail: &mut Tail) -> Result<()> {
         tail.flush()?;
         let number = tail.number + 1;
-        let file = Arc::new(create_segment(&self.dir, number, self.session)?);
+        let file = Arc::new(create_segment(&self.dir, number, self.session, &self.key)?);
         self.files.write().insert(number, file.clone());
         let closed = std::mem::replace(&mut tail.file, file);
         tail.unsynced.push(closed);
@@ -449,53 +397,6 @@ impl Tail {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Data = 1,
-    Rows = 2,
-}
-
-struct FrameHeader {
-    kind: Kind,
-    body_bytes: u32,
-    pages: u32,
-    frame: u64,
-}
-
-impl FrameHeader {
-    fn encode(&self) -> [u8; FRAME_HEADER_BYTES] {
-        let mut out = [0u8; FRAME_HEADER_BYTES];
-        out[..4].copy_from_slice(FRAME_MAGIC);
-        out[4..8].copy_from_slice(&(self.kind as u32).to_le_bytes());
-        out[8..12].copy_from_slice(&self.body_bytes.to_le_bytes());
-        out[12..16].copy_from_slice(&self.pages.to_le_bytes());
-        out[16..24].copy_from_slice(&self.frame.to_le_bytes());
-        out
-    }
-
-    /// `None` when there is no whole frame at `offset`.
-    fn read(file: &SegmentFile, offset: u64, end: u64) -> Result<Option<Self>> {
-        if offset + FRAME_HEADER_BYTES as u64 > end {
-            return Ok(None);
-        }
-        let mut bytes = [0u8; FRAME_HEADER_BYTES];
-        read_exact(file, offset, &mut bytes)?;
-        let kind = match le_u32(&bytes[4..8]) {
-            1 => Kind::Data,
-            2 => Kind::Rows,
-            _ => return Ok(None),
-        };
-        let header = Self {
-            kind,
-            body_bytes: le_u32(&bytes[8..12]),
-            pages: le_u32(&bytes[12..16]),
-            frame: le_u64(&bytes[16..24]),
-        };
-        let whole = offset + FRAME_HEADER_BYTES as u64 + u64::from(header.body_bytes) <= end;
-        Ok((&bytes[..4] == FRAME_MAGIC && header.body_bytes <= BODY_BYTES_MAX && whole).then_some(header))
-    }
-}
-
 fn le_u64(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
@@ -522,30 +423,41 @@ fn segment_numbers(dir: &Path) -> Result<Vec<u32>> {
     Ok(numbers)
 }
 
-fn open_segment(path: &Path) -> Result<SegmentFile> {
-    let file = File::open(path).map_err(|e| io_error("open a segment", e))?;
+/// `None` when the header never reached the disk: a crash right after creation.
+fn open_segment(dir: &Path, number: u32, key: &LocalKey) -> Result<Option<SegmentFile>> {
+    let file = File::open(segment_path(dir, number)).map_err(|e| io_error("open a segment", e))?;
     let length = file.metadata().map_err(|e| io_error("open a segment", e))?.len();
     let mut header = [0u8; FILE_HEADER_LEN];
-    file.read_exact_at(&mut header, 0)
-        .map_err(|e| Error::new(ErrorKind::Corrupt, "segment header cut off").caused_by(e))?;
-    if &header[..8] != FILE_MAGIC {
-        return Err(Error::new(ErrorKind::Corrupt, "not a segment"));
+    let there = header.len().min(usize::try_from(length).unwrap_or(usize::MAX));
+    file.read_exact_at(&mut header[..there], 0).map_err(|e| io_error("read a segment", e))?;
+    let session = header.chunks(FILE_HEADER_COPY_LEN).find_map(|copy| open_header(copy, number, key));
+    match session {
+        Some(session) => Ok(Some(SegmentFile { file, session, written: AtomicU64::new(length) })),
+        None if there < header.len() || header.iter().all(|byte| *byte == 0) => Ok(None),
+        None => Err(Error::new(ErrorKind::Corrupt, "a segment whose header does not open")),
     }
-    // A newer format raises the version of the index too, which was looked at before: this is damage.
-    if le_u32(&header[8..12]) != FILE_VERSION {
-        return Err(Error::new(ErrorKind::Corrupt, "segment of an unknown format"));
-    }
-    let mut session = [0u8; 16];
-    session.copy_from_slice(&header[16..32]);
-    Ok(SegmentFile { file, session, written: AtomicU64::new(length) })
 }
 
-fn create_segment(dir: &Path, number: u32, session: [u8; 16]) -> Result<SegmentFile> {
-    let mut header = [0u8; FILE_HEADER_LEN];
-    header[..8].copy_from_slice(FILE_MAGIC);
-    header[8..12].copy_from_slice(&FILE_VERSION.to_le_bytes());
-    header[12..16].copy_from_slice(&number.to_le_bytes());
-    header[16..32].copy_from_slice(&session);
+/// The session that a copy of a header names, if that copy is whole.
+fn open_header(copy: &[u8], number: u32, key: &LocalKey) -> Option<[u8; 16]> {
+    let (clear, tag) = copy.split_at(FILE_HEADER_CLEAR_LEN);
+    let session = <[u8; 16]>::try_from(&clear[16..]).ok()?;
+    let holds = key.open_into(&header_nonce(session, number), clear, tag, &mut []).is_ok();
+    (holds && &clear[..8] == FILE_MAGIC && le_u32(&clear[8..12]) == FILE_VERSION).then_some(session)
+}
+
+fn header_nonce(session: [u8; 16], number: u32) -> LocalNonce {
+    LocalNonce::new(session, u64::from(number), PART_FILE)
+}
+
+fn create_segment(dir: &Path, number: u32, session: [u8; 16], key: &LocalKey) -> Result<SegmentFile> {
+    let mut copy = Vec::with_capacity(FILE_HEADER_COPY_LEN);
+    copy.extend_from_slice(FILE_MAGIC);
+    copy.extend_from_slice(&FILE_VERSION.to_le_bytes());
+    copy.extend_from_slice(&number.to_le_bytes());
+    copy.extend_from_slice(&session);
+    let clear = copy.clone();
+    key.seal_into(&header_nonce(session, number), &clear, &[], &mut copy);
     let path = segment_path(dir, number);
     let mut file = OpenOptions::new()
         .read(true)
@@ -554,7 +466,7 @@ fn create_segment(dir: &Path, number: u32, session: [u8; 16]) -> Result<SegmentF
         .mode(0o600)
         .open(&path)
         .map_err(|e| io_error("make a segment", e))?;
-    if let Err(error) = file.write_all(&header) {
+    if let Err(error) = file.write_all(&copy.repeat(2)) {
         // Best effort: a segment without a header is skipped at the next start anyway.
         let _ = std::fs::remove_file(&path);
         return Err(io_error("make a segment", error));
