@@ -213,7 +213,8 @@ impl Drop for CliHome {
             let dir = entry.split(' ').nth(4).unwrap_or_default();
             if Path::new(dir).starts_with(self.dir.path()) {
                 let _ = Command::new("umount").arg("-l").arg(dir).status();
-                if !std::thread::panicking() {
+                // Disks of the test itself go with it; a mount of ours must be gone by now.
+                if entry.contains(" - fuse.parsecfs ") && !std::thread::panicking() {
                     panic!("a mount was left behind");
                 }
             }

@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod fake_tree;
 pub mod local_model;
+pub mod medium;
 pub mod mounted;
 pub mod simulation;
 pub mod vectors;
