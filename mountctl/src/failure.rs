@@ -78,7 +78,10 @@ impl From<vfs::Error> for Failure {
             From::NotFound => (Kind::NotFound, None),
             From::Exists => (Kind::Exists, None),
             From::Locked => (Kind::Locked, None),
-            From::ReadOnly | From::Denied | From::NotPermitted => (Kind::Denied, None),
+            From::ReadOnly | From::Denied | From::NotPermitted => (
+                Kind::Denied,
+                Some("`mountctl workspace list` shows your role, `mountctl doctor` whether the storage is read-only"),
+            ),
             From::Offline => (Kind::Offline, Some("check that the storage can be reached, then try again")),
             From::Corrupt => (Kind::Corrupt, Some("`mountctl doctor` lists what is damaged")),
             From::Untrusted => (
@@ -87,7 +90,7 @@ impl From<vfs::Error> for Failure {
                     "do not write to this storage before you know who changed it; other devices still have their data",
                 ),
             ),
-            From::NoSpace => (Kind::NoSpace, Some("free some space and try again; nothing was lost")),
+            From::NoSpace => (Kind::NoSpace, Some("free some space and try again; what was acknowledged is kept")),
             From::Busy => (Kind::Busy, None),
             From::UnsupportedVersion => (Kind::UnsupportedVersion, Some("install a newer version of mountctl")),
             From::InvalidArgument | From::InvalidName | From::NameTooLong => (Kind::Usage, None),

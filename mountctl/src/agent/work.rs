@@ -116,9 +116,15 @@ impl Work {
         Ok(views::workspace(&summary, None))
     }
 
-    /// The workspace that the person means, after a look at what is new, if the storage can be reached.
+    /// The workspace that the person means, after a look at what is new, if the storage can be read. Damage there keeps
+    /// nobody from the files that are here: sync and the doctor tell of it.
     async fn find(&self, organization: &Arc<Organization>, text: &str) -> Result<WorkspaceSummary> {
-        refresh(organization).await?;
+        match refresh(organization).await {
+            Err(failure) if failure.kind == Kind::Corrupt => {
+                tracing::warn!("the storage is damaged; using what is known")
+            }
+            answer => answer?,
+        }
         organization.find_workspace(text).await.map_err(|error| match error.kind() {
             ErrorKind::NotFound => Failure::new(Kind::NotFound, format!("there is no workspace {text:?}"))
                 .hint("`mountctl workspace list` shows those that are"),

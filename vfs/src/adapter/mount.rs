@@ -109,13 +109,18 @@ impl Mount {
         let _ = self.ended.clone().wait_for(|ended| *ended).await;
     }
 
-    /// Has the kernel hand over the changed pages that it holds. Waits, so not for a thread that requests need.
+    /// Has the kernel hand over the changed pages that it holds. Waits, so not for a thread that requests need. A page
+    /// that was refused since the last time fails this once, also when the program that wrote it never asked.
     pub fn flush(&self) -> Result<()> {
         let flush = || rustix::fs::syncfs(std::fs::File::open(&self.dir)?).map_err(std::io::Error::from);
         match flush() {
             // Somebody unmounted it meanwhile, which flushes too.
             Err(_) if self.has_ended() => Ok(()),
-            outcome => outcome.map_err(|e| Error::new(ErrorKind::Internal, "flush the mount").caused_by(e)),
+            outcome => outcome.map_err(|error| {
+                let full = error.kind() == std::io::ErrorKind::StorageFull;
+                let kind = if full { ErrorKind::NoSpace } else { ErrorKind::Internal };
+                Error::new(kind, "a program's write was refused").caused_by(error)
+            }),
         }
     }
 

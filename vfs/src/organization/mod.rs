@@ -158,8 +158,11 @@ impl Organization {
             refreshing: AsyncMutex::new(()),
         });
         match organization.refresh().await {
-            Err(error) if error.kind() == ErrorKind::Offline && organization.knows_itself() => {
-                tracing::info!("the storage cannot be reached: certificates are those of the last time");
+            // Damage there keeps nobody from what is here; whoever asks the storage for something hears of it.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::Offline | ErrorKind::Corrupt) && organization.knows_itself() =>
+            {
+                tracing::info!(kind = ?error.kind(), "the storage cannot be read: certificates are those of the last time");
             }
             answer => answer?,
         }
