@@ -5,6 +5,7 @@ pub mod fake_tree;
 pub mod local_model;
 pub mod medium;
 pub mod mounted;
+pub mod power;
 pub mod simulation;
 pub mod vectors;
 pub mod world;

@@ -28,7 +28,7 @@ use parsecfs_vfs::{
         SetTime, Volume, WriteOutcome, XattrFlags,
     },
     notify::Notices,
-    store::Store,
+    store::{Disk, RealDisk, Store},
     tree::{BlockSource, ChangeNumber, LocalContent, LocalTree, SlotState, TreeUpdate},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -414,6 +414,7 @@ pub struct Session {
     pub dir: PathBuf,
     /// Decides everything.
     pub rng: StdRng,
+    disk: Arc<dyn Disk>,
     volume: Option<Arc<Volume>>,
     clock: Arc<StepClock>,
     blocks: Arc<Blocks>,
@@ -443,7 +444,12 @@ pub const REALM: RealmId = RealmId::from_bytes([1; 16]);
 
 /// Opens what is in `dir`.
 pub fn open(dir: &Path, clock: Arc<dyn Clock>, bytes_max: u64) -> Result<Arc<Volume>> {
-    let store = Arc::new(Store::open(dir, &key(), bytes_max)?);
+    open_on(Arc::new(RealDisk), dir, clock, bytes_max)
+}
+
+/// The same over a disk that may fail.
+pub fn open_on(disk: Arc<dyn Disk>, dir: &Path, clock: Arc<dyn Clock>, bytes_max: u64) -> Result<Arc<Volume>> {
+    let store = Arc::new(Store::open_on(disk, dir, &key(), bytes_max)?);
     Ok(Arc::new(Volume::open(REALM, store, clock, (0, 0), Notices::default())?))
 }
 
@@ -539,6 +545,11 @@ pub fn seeds(few: u64) -> impl Iterator<Item = u64> {
 impl Session {
     /// A new store in `dir`.
     pub fn new(dir: &Path, seed: u64) -> Self {
+        Self::new_on(Arc::new(RealDisk), dir, seed)
+    }
+
+    /// The same over a disk that records.
+    pub fn new_on(disk: Arc<dyn Disk>, dir: &Path, seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let clock = Arc::new(StepClock(AtomicI64::new(1_700_000_000_000_000_000)));
         // With little room allowed, clean content is let go at each reclaim.
@@ -549,6 +560,7 @@ impl Session {
             seed,
             dir: dir.to_owned(),
             rng,
+            disk,
             volume: None,
             clock,
             blocks: Arc::default(),
@@ -570,7 +582,7 @@ impl Session {
     }
 
     fn open(&mut self) {
-        let volume = open(&self.dir, self.clock.clone(), self.bytes_max);
+        let volume = open_on(self.disk.clone(), &self.dir, self.clock.clone(), self.bytes_max);
         let volume = volume.unwrap_or_else(|error| panic!("seed {}: open: {error:?}", self.seed));
         volume.set_blocks(self.blocks.clone(), self.runtime.handle().clone());
         self.volume = Some(volume);

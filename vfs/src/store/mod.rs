@@ -10,6 +10,7 @@
 //!
 //! Locks, ascending: `gate` < those of `fs` < `journal` < segments' < `queue` < `reader`.
 
+mod disk;
 mod index;
 mod segment;
 
@@ -28,6 +29,7 @@ use parsecfs_core::id::VlobId;
 use parsecfs_crypto::{local::LocalKey, random_bytes};
 use serde::{Deserialize, Serialize};
 
+pub use self::disk::{Disk, RealDisk};
 pub(crate) use self::index::{RowBytes, RowKey, RowValue};
 use self::{
     index::{Counters, Index},
@@ -152,6 +154,11 @@ struct JournalRow {
 impl Store {
     /// Opens or makes the store in `dir` and recovers what a crash left. At most `bytes_max` of content are kept.
     pub fn open(dir: &Path, key: &LocalKey, bytes_max: u64) -> Result<Self> {
+        Self::open_on(Arc::new(RealDisk), dir, key, bytes_max)
+    }
+
+    /// The same over a disk that may fail.
+    pub fn open_on(disk: Arc<dyn Disk>, dir: &Path, key: &LocalKey, bytes_max: u64) -> Result<Self> {
         std::fs::create_dir_all(dir).map_err(|e| io_error("make the local store", e))?;
         let lock = lock(dir)?;
         let session: [u8; 16] = random_bytes();
@@ -159,7 +166,8 @@ impl Store {
         let mut writer = Index::open(&path, key.clone(), session)?;
         let reader = Index::open_reader(&path, key.clone())?;
         let (position, mut counters) = writer.state()?;
-        let segments = Segments::open(&dir.join("segments"), key.clone(), session, segment_bytes_max(dir, bytes_max)?)?;
+        let segments =
+            Segments::open(disk, &dir.join("segments"), key.clone(), session, segment_bytes_max(dir, bytes_max)?)?;
         let mut rows = BTreeMap::new();
         let mut group = Vec::new();
         let Replayed { torn, damaged, lost } =

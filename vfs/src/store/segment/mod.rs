@@ -24,7 +24,7 @@ mod replay;
 use std::{
     collections::HashMap,
     fs::{File, OpenOptions},
-    io::{self, Write},
+    io,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
@@ -38,6 +38,7 @@ use parsecfs_crypto::local::{LOCAL_TAG_BYTES, LocalKey, LocalNonce};
 
 use self::frame::{BODY_BYTES_MAX, HEAD, HEAD_BYTES, Head, Kind};
 pub(crate) use self::replay::Replayed;
+use super::disk::Disk;
 use crate::{
     content::{PAGE_BYTES, Place},
     error::{Error, ErrorKind, Result},
@@ -57,6 +58,9 @@ const DIRECT_BYTES_MIN: usize = 64 << 10;
 /// The buffer is written out when it has grown over this.
 const BUFFER_BYTES_MAX: usize = 256 << 10;
 
+/// A segment is written anew in pieces of this size.
+const COPY_BYTES: usize = 1 << 20;
+
 // Parts in a nonce, beside the pages' numbers and that of a head.
 const PART_ROWS: u64 = u64::MAX - 1;
 const PART_FILE: u64 = u64::MAX - 3;
@@ -70,10 +74,13 @@ pub(crate) struct Position {
 
 #[derive(Debug)]
 struct SegmentFile {
+    number: u32,
     file: File,
     session: [u8; 16],
     /// Bytes that are in the file; more may be in the buffer.
     written: AtomicU64,
+    /// A flush failed: what it was to flush may be gone from the file, whatever a later flush says.
+    doubtful: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -95,6 +102,7 @@ struct Tail {
 #[derive(Debug)]
 pub(crate) struct Segments {
     dir: PathBuf,
+    disk: Arc<dyn Disk>,
     key: LocalKey,
     session: [u8; 16],
     /// A segment is closed when it has grown over this.
@@ -112,7 +120,13 @@ pub(crate) struct Segments {
 
 impl Segments {
     /// Opens the segments in `dir` for reading and starts a new one for writing.
-    pub(crate) fn open(dir: &Path, key: LocalKey, session: [u8; 16], bytes_max: u64) -> Result<Self> {
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        key: LocalKey,
+        session: [u8; 16],
+        bytes_max: u64,
+    ) -> Result<Self> {
         std::fs::create_dir_all(dir).map_err(|e| io_error("make the segment folder", e))?;
         let (mut files, mut unreadable) = (HashMap::new(), Vec::new());
         for number in segment_numbers(dir)? {
@@ -131,7 +145,7 @@ impl Segments {
             }
         }
         let number = segment_numbers(dir)?.last().map_or(1, |last| last + 1);
-        let file = Arc::new(create_segment(dir, number, session, &key)?);
+        let file = Arc::new(create_segment(&*disk, dir, number, session, &key)?);
         files.insert(number, file.clone());
         let tail = Tail {
             number,
@@ -145,6 +159,7 @@ impl Segments {
         };
         Ok(Self {
             dir: dir.to_owned(),
+            disk,
             key,
             session,
             bytes_max,
@@ -204,28 +219,66 @@ impl Segments {
     /// Puts segments of earlier sessions on stable storage, from this one on.
     pub(crate) fn sync_from(&self, number: u32) -> Result<()> {
         let files: Vec<_> = self.closed(number).into_iter().filter_map(|number| self.file(number).ok()).collect();
-        files.iter().try_for_each(|file| file.file.sync_data()).map_err(|e| io_error("sync a segment", e))
+        files.iter().try_for_each(|file| self.sync_file(file))
     }
 
     fn sync_all(&self) -> Result<()> {
         let (file, closed, names, end) = {
             let mut tail = self.tail.lock();
-            tail.flush()?;
+            tail.flush(&*self.disk, &self.dir)?;
             let end = Position { segment: tail.number, offset: tail.end() };
             (tail.file.clone(), tail.unsynced.clone(), tail.names_unsynced, end)
         };
-        for closed in &closed {
-            closed.file.sync_data().map_err(|e| io_error("sync a segment", e))?;
-        }
-        file.file.sync_data().map_err(|e| io_error("sync a segment", e))?;
+        closed.iter().chain([&file]).try_for_each(|file| self.sync_file(file))?;
         if names {
             sync_dir(&self.dir)?;
         }
         let mut tail = self.tail.lock();
         tail.synced = end;
-        tail.unsynced.retain(|file| !closed.iter().any(|done| Arc::ptr_eq(done, file)));
+        tail.unsynced.retain(|file| !closed.iter().any(|done| done.number == file.number));
         // One that was made meanwhile has a name that is not synced.
-        tail.names_unsynced &= !(names && Arc::ptr_eq(&tail.file, &file));
+        tail.names_unsynced &= tail.number != end.segment;
+        Ok(())
+    }
+
+    fn sync_file(&self, file: &Arc<SegmentFile>) -> Result<()> {
+        if !file.doubtful.load(Ordering::Acquire) {
+            let Err(error) = self.disk.sync(&segment_path(&self.dir, file.number), &file.file) else { return Ok(()) };
+            file.doubtful.store(true, Ordering::Release);
+            tracing::error!(segment = file.number, %error, "a flush failed: the segment is written anew");
+        }
+        self.write_anew(file)
+    }
+
+    /// Puts a segment on stable storage as another file, which then takes its name. Places in it stay the same.
+    fn write_anew(&self, old: &SegmentFile) -> Result<()> {
+        let failed = |e| io_error("write a segment anew", e);
+        // Nobody appends meanwhile.
+        let mut tail = self.tail.lock();
+        let end = old.written.load(Ordering::Acquire);
+        let path = segment_path(&self.dir, old.number);
+        let new_path = path.with_extension("new");
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&new_path);
+        let new = SegmentFile::new(old.number, file.map_err(failed)?, old.session, end);
+        let mut offset = 0;
+        while offset < end {
+            let mut bytes = vec![0u8; usize::try_from(end - offset).unwrap_or(COPY_BYTES).min(COPY_BYTES)];
+            read_exact(old, offset, &mut bytes)?;
+            self.disk.write(&new_path, &new.file, &bytes, offset).map_err(failed)?;
+            offset += bytes.len() as u64;
+        }
+        // What the system has forgotten already must not be acknowledged.
+        let known = if tail.synced.segment == old.number { tail.synced.offset } else { 0 };
+        if !self.opens_from(&new, known.max(FILE_HEADER_BYTES))? {
+            return Err(Error::new(ErrorKind::Corrupt, "what a failed flush left cannot be read back"));
+        }
+        self.disk.sync(&new_path, &new.file).map_err(failed)?;
+        std::fs::rename(&new_path, &path).map_err(failed)?;
+        sync_dir(&self.dir)?;
+        let new = Arc::new(new);
+        self.files.write().insert(new.number, new.clone());
+        let Tail { file, unsynced, .. } = &mut *tail;
+        unsynced.iter_mut().chain([file]).filter(|file| file.number == new.number).for_each(|file| *file = new.clone());
         Ok(())
     }
 
@@ -313,11 +366,11 @@ impl Segments {
         }
         let at = (tail.number, tail.end());
         if bytes.len() >= DIRECT_BYTES_MIN {
-            tail.flush()?;
-            tail.write(&bytes)?;
+            tail.flush(&*self.disk, &self.dir)?;
+            tail.write(&*self.disk, &self.dir, &bytes)?;
         } else {
             if tail.buffer.len() + bytes.len() > BUFFER_BYTES_MAX {
-                tail.flush()?;
+                tail.flush(&*self.disk, &self.dir)?;
             }
             tail.buffer.extend_from_slice(&bytes);
         }
@@ -333,9 +386,9 @@ impl Segments {
     }
 
     fn rotate(&self, tail: &mut Tail) -> Result<()> {
-        tail.flush()?;
+        tail.flush(&*self.disk, &self.dir)?;
         let number = tail.number + 1;
-        let file = Arc::new(create_segment(&self.dir, number, self.session, &self.key)?);
+        let file = Arc::new(create_segment(&*self.disk, &self.dir, number, self.session, &self.key)?);
         self.files.write().insert(number, file.clone());
         let closed = std::mem::replace(&mut tail.file, file);
         tail.unsynced.push(closed);
@@ -345,18 +398,28 @@ impl Segments {
     }
 
     fn read_raw(&self, number: u32, file: &SegmentFile, offset: u64, out: &mut [u8]) -> Result<()> {
-        if offset + out.len() as u64 > file.written.load(Ordering::Acquire) {
-            let tail = self.tail.lock();
-            let written = file.written.load(Ordering::Acquire);
-            if tail.number == number && offset >= written {
-                let start = usize::try_from(offset - written).unwrap_or(usize::MAX);
-                let buffered = tail.buffer.get(start..).and_then(|rest| rest.get(..out.len()));
-                let buffered = buffered.ok_or_else(|| Error::new(ErrorKind::Corrupt, "a stored page is cut off"))?;
-                out.copy_from_slice(buffered);
-                return Ok(());
-            }
+        if offset + out.len() as u64 <= file.written.load(Ordering::Acquire) {
+            return read_exact(file, offset, out);
         }
-        read_exact(file, offset, out)
+        let tail = self.tail.lock();
+        // It may have been written anew.
+        let file = self.file(number)?;
+        let written = file.written.load(Ordering::Acquire);
+        if tail.number == number && offset >= written {
+            let start = usize::try_from(offset - written).unwrap_or(usize::MAX);
+            let buffered = tail.buffer.get(start..).and_then(|rest| rest.get(..out.len()));
+            let buffered = buffered.ok_or_else(|| Error::new(ErrorKind::Corrupt, "a stored page is cut off"))?;
+            out.copy_from_slice(buffered);
+            return Ok(());
+        }
+        drop(tail);
+        read_exact(&file, offset, out)
+    }
+}
+
+impl SegmentFile {
+    fn new(number: u32, file: File, session: [u8; 16], written: u64) -> Self {
+        Self { number, file, session, written: AtomicU64::new(written), doubtful: AtomicBool::new(false) }
     }
 }
 
@@ -366,12 +429,12 @@ impl Tail {
     }
 
     /// Writes the buffer out. On failure it stays whole in the buffer and nothing half is left behind.
-    fn flush(&mut self) -> Result<()> {
+    fn flush(&mut self, disk: &dyn Disk, dir: &Path) -> Result<()> {
         if self.buffer.is_empty() {
             return Ok(());
         }
         let buffer = std::mem::take(&mut self.buffer);
-        let outcome = self.write(&buffer);
+        let outcome = self.write(disk, dir, &buffer);
         self.buffer = buffer;
         if outcome.is_ok() {
             self.buffer.clear();
@@ -379,9 +442,9 @@ impl Tail {
         outcome
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+    fn write(&mut self, disk: &dyn Disk, dir: &Path, bytes: &[u8]) -> Result<()> {
         let written = self.file.written.load(Ordering::Acquire);
-        match self.file.file.write_all_at(bytes, written) {
+        match disk.write(&segment_path(dir, self.number), &self.file.file, bytes, written) {
             Ok(()) => {
                 self.file.written.store(written + bytes.len() as u64, Ordering::Release);
                 Ok(())
@@ -432,7 +495,7 @@ fn open_segment(dir: &Path, number: u32, key: &LocalKey) -> Result<Option<Segmen
     file.read_exact_at(&mut header[..there], 0).map_err(|e| io_error("read a segment", e))?;
     let session = header.chunks(FILE_HEADER_COPY_LEN).find_map(|copy| open_header(copy, number, key));
     match session {
-        Some(session) => Ok(Some(SegmentFile { file, session, written: AtomicU64::new(length) })),
+        Some(session) => Ok(Some(SegmentFile::new(number, file, session, length))),
         None if there < header.len() || header.iter().all(|byte| *byte == 0) => Ok(None),
         None => Err(Error::new(ErrorKind::Corrupt, "a segment whose header does not open")),
     }
@@ -450,7 +513,7 @@ fn header_nonce(session: [u8; 16], number: u32) -> LocalNonce {
     LocalNonce::new(session, u64::from(number), PART_FILE)
 }
 
-fn create_segment(dir: &Path, number: u32, session: [u8; 16], key: &LocalKey) -> Result<SegmentFile> {
+fn create_segment(disk: &dyn Disk, dir: &Path, number: u32, session: [u8; 16], key: &LocalKey) -> Result<SegmentFile> {
     let mut copy = Vec::with_capacity(FILE_HEADER_COPY_LEN);
     copy.extend_from_slice(FILE_MAGIC);
     copy.extend_from_slice(&FILE_VERSION.to_le_bytes());
@@ -459,19 +522,19 @@ fn create_segment(dir: &Path, number: u32, session: [u8; 16], key: &LocalKey) ->
     let clear = copy.clone();
     key.seal_into(&header_nonce(session, number), &clear, &[], &mut copy);
     let path = segment_path(dir, number);
-    let mut file = OpenOptions::new()
+    let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(&path)
         .map_err(|e| io_error("make a segment", e))?;
-    if let Err(error) = file.write_all(&copy.repeat(2)) {
+    if let Err(error) = disk.write(&path, &file, &copy.repeat(2), 0) {
         // Best effort: a segment without a header is skipped at the next start anyway.
         let _ = std::fs::remove_file(&path);
         return Err(io_error("make a segment", error));
     }
-    Ok(SegmentFile { file, session, written: AtomicU64::new(FILE_HEADER_BYTES) })
+    Ok(SegmentFile::new(number, file, session, FILE_HEADER_BYTES))
 }
 
 fn read_exact(file: &SegmentFile, offset: u64, out: &mut [u8]) -> Result<()> {

@@ -84,6 +84,18 @@ impl Segments {
         Ok(found)
     }
 
+    /// Whether every frame from `offset` on opens.
+    pub(super) fn opens_from(&self, file: &SegmentFile, mut offset: u64) -> Result<bool> {
+        let end = file.written.load(Ordering::Acquire);
+        while offset < end {
+            match self.step(file, offset, end)? {
+                Step::Frame(_, _, next) => offset = next,
+                Step::Bad(_) => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
     fn step(&self, file: &SegmentFile, offset: u64, end: u64) -> Result<Step> {
         let Some(head) = self.head_at(file, offset, end)? else {
             return Ok(Step::Bad(self.find_head(file, offset + 1, end)?.unwrap_or(end)));
