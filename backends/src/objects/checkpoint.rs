@@ -22,13 +22,16 @@ use super::{
     },
     follow::{RealmLog, RealmState, boundary},
     key, random,
-    realm::{BlockPlace, Certificates, Data, VlobPlace},
+    realm::{BlockPlace, Certificates, Data, VlobPlace, Written},
     wire::{Reader, Writer},
 };
 
 const MAGIC: &[u8; 4] = b"PFLC";
 const SHARD: &[u8; 4] = b"PFLS";
-const FORMAT: u8 = 1;
+/// 2: with the last writes of each device. A reader of format 1 reads the log from its beginning instead.
+const FORMAT: u8 = 2;
+/// Of shards, which checkpoints of both formats share.
+const SHARD_FORMAT: u8 = 1;
 const SIGNATURE_BYTES: usize = 64;
 /// A checkpoint is due after this many entries,
 const ENTRIES_DUE: u64 = 1024;
@@ -284,7 +287,7 @@ impl Root {
 
 fn shard_header(realm: RealmId) -> Vec<u8> {
     let mut writer = Writer::default();
-    writer.raw(SHARD).u8(FORMAT).raw(realm.as_bytes());
+    writer.raw(SHARD).u8(SHARD_FORMAT).raw(realm.as_bytes());
     writer.0
 }
 
@@ -342,11 +345,32 @@ fn encode_root_data(data: &Data, shards: &[[u8; 32]]) -> Vec<u8> {
         write_doomed(&mut writer, doomed);
         writer.time(*since);
     }
+    write_last_writes(&mut writer, data);
     writer.length(shards.len());
     for shard in shards {
         writer.raw(shard);
     }
     writer.0
+}
+
+fn write_last_writes(writer: &mut Writer, data: &Data) {
+    let last_writes: BTreeMap<_, _> = data.last_writes.iter().collect();
+    writer.length(last_writes.len());
+    for (device, written) in last_writes {
+        writer.raw(device.as_bytes()).length(written.len());
+        for written in written {
+            writer.raw(written.id.as_bytes()).u32(written.version).time(written.timestamp).u32(written.length);
+        }
+    }
+}
+
+fn read_written(reader: &mut Reader<'_>) -> Result<Written> {
+    Ok(Written {
+        id: VlobId::from_bytes(reader.array()?),
+        version: reader.u32()?,
+        timestamp: reader.time()?,
+        length: reader.u32()?,
+    })
 }
 
 fn decode_root_data(plain: &[u8]) -> Result<(Data, Vec<[u8; 32]>)> {
@@ -357,6 +381,10 @@ fn decode_root_data(plain: &[u8]) -> Result<(Data, Vec<[u8; 32]>)> {
     let authors = reader.list(|reader| reader.array().map(DeviceId::from_bytes))?;
     let manifests = reader.list(Reader::array)?;
     let doomed = reader.list(|reader| Ok((read_doomed(reader)?, reader.time()?)))?;
+    let last_writes = reader.list(|reader| {
+        let device = DeviceId::from_bytes(reader.array()?);
+        Ok((device, reader.list(read_written)?))
+    })?;
     let shards = reader.list(Reader::array)?;
     let data = Data {
         ops: ops.into_iter().collect(),
@@ -365,6 +393,7 @@ fn decode_root_data(plain: &[u8]) -> Result<(Data, Vec<[u8; 32]>)> {
         authors,
         manifests: manifests.into_iter().collect(),
         doomed: doomed.into_iter().collect(),
+        last_writes: last_writes.into_iter().collect(),
         ..Data::default()
     };
     Ok((data, shards))

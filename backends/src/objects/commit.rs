@@ -10,14 +10,14 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use parsecfs_core::{
     id::{BlockId, RealmId, VlobId},
     storage::{Block, Bytes, Error, ErrorKind, LogId, Result, VlobWrite, WriteOutcome},
 };
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     BLOCK_BYTES_MAX, COMMIT_WRITES_MAX, Shared, VLOB_BYTES_MAX,
@@ -219,7 +219,7 @@ impl Shared {
     /// Gives others their turn after a win.
     async fn pause(&self, state: &RealmState) {
         if let Some(next) = state.pace.next_after {
-            tokio::time::sleep_until(next.into()).await;
+            tokio::time::sleep_until(next).await;
         }
     }
 
@@ -414,9 +414,12 @@ impl Shared {
             Judgement::PerhapsRepeat => {
                 let stored = self.version_of(log, state, write.id, write.version).await?;
                 let author = self.options.signer.device_id();
-                let is_repeat = stored.is_some_and(|stored| {
-                    stored.blob == write.blob && stored.timestamp == write.timestamp && stored.author == author
-                });
+                let is_repeat = match stored {
+                    Some(stored) => {
+                        stored.blob == write.blob && stored.timestamp == write.timestamp && stored.author == author
+                    }
+                    None => state.data.has_written_last(author, write),
+                };
                 Ok(if is_repeat { None } else { Some(WriteOutcome::Conflict) })
             }
             Judgement::Is(WriteOutcome::Stored) => {

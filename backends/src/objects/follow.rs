@@ -5,13 +5,13 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
-    time::Instant,
 };
 
 use parsecfs_core::{
     id::{BlockId, RealmId},
     storage::{CertificateBatch, CertificateCursor, Changes, Error, ErrorKind, KeysBundle, LogId, Result},
 };
+use tokio::time::Instant;
 
 use super::{
     Options, Shared,
@@ -137,13 +137,14 @@ impl Remembered {
     }
 }
 
-/// `Rollback` when the last known entry is no longer there.
-async fn require_tip(verbs: &dyn Verbs, log: LogId, head: Head) -> Result<()> {
-    let Some(last) = head.seq.checked_sub(1) else { return Ok(()) };
-    match verbs.get_range(&key::entry(log, last), 0, 1).await? {
-        Some(_) => Ok(()),
-        None => Err(broken("the storage lost the last entry that this device saw")),
-    }
+/// Whether the last known entry is still there.
+async fn has_tip(verbs: &dyn Verbs, log: LogId, head: Head) -> Result<bool> {
+    let Some(last) = head.seq.checked_sub(1) else { return Ok(true) };
+    Ok(verbs.get_range(&key::entry(log, last), 0, 1).await?.is_some())
+}
+
+fn lost_tip() -> Error {
+    broken("the storage lost the last entry that this device saw")
 }
 
 /// The lowest entry that still exists.
@@ -189,8 +190,8 @@ impl Shared {
         if !log.is_checked {
             remembered.end(log.state.head)?;
             log.is_checked = true;
-        } else if log.state.head == before {
-            require_tip(&*self.verbs, LogId::Organization, before).await?;
+        } else if log.state.head == before && !has_tip(&*self.verbs, LogId::Organization, before).await? {
+            return Err(lost_tip());
         }
         log.memory.remember(log.state.head)
     }
@@ -214,8 +215,16 @@ impl Shared {
                 continue;
             }
             let end = read?;
-            if state.is_checked && state.head() == before {
-                require_tip(&*self.verbs, LogId::Realm(log.realm), before).await?;
+            if state.is_checked
+                && state.head() == before
+                && !has_tip(&*self.verbs, LogId::Realm(log.realm), before).await?
+            {
+                // Truncation never takes the last entry: below the boundary, others wrote on while we looked.
+                if before.seq > boundary(&*self.verbs, LogId::Realm(log.realm)).await? {
+                    return Err(lost_tip());
+                }
+                state.forget(log.realm, self.options.root);
+                continue;
             }
             if !state.is_checked {
                 self.check_remembered(log.realm, state).await?;

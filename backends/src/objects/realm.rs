@@ -361,6 +361,26 @@ pub(super) struct Data {
     pub(super) manifests: HashSet<PackName>,
     /// Objects that are going to be deleted, and since when.
     pub(super) doomed: HashMap<Doomed, Timestamp>,
+    /// What the last entry of each device wrote: a device that comes back after truncation took that entry learns from
+    /// it that its write had landed.
+    pub(super) last_writes: HashMap<DeviceId, Vec<Written>>,
+}
+
+/// Tells one write of a device from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Written {
+    pub(super) id: VlobId,
+    pub(super) version: u32,
+    pub(super) timestamp: Timestamp,
+    /// Length of its bytes.
+    pub(super) length: u32,
+}
+
+impl Written {
+    fn by(change: &VlobChange) -> Self {
+        let (Payload::Inline(span) | Payload::Pack(_, span)) = change.payload;
+        Self { id: change.id, version: change.version, timestamp: change.timestamp, length: span.length }
+    }
 }
 
 /// What an entry would make of a vlob, while it is being checked.
@@ -498,6 +518,16 @@ impl Data {
                 Change::Fence | Change::Statement(_) | Change::Realm(_) => {}
             }
         }
+        let written: Vec<_> = changes
+            .iter()
+            .filter_map(|change| match change {
+                Change::Vlob(vlob) => Some(Written::by(vlob)),
+                _ => None,
+            })
+            .collect();
+        if !written.is_empty() {
+            self.last_writes.insert(said.author, written);
+        }
         self.ops.insert(said.author, said.op);
         self.quoted = self.quoted.max(said.organization.seq);
         self.last_said = self.last_said.max(Some(said.timestamp));
@@ -538,6 +568,16 @@ impl Data {
 
     pub(super) fn author_of(&self, place: &VlobPlace) -> DeviceId {
         self.authors[place.author as usize]
+    }
+
+    /// Whether the last entry of `author` held this write. Asked only when its bytes cannot be compared any more.
+    pub(super) fn has_written_last(&self, author: DeviceId, write: &VlobWrite) -> bool {
+        self.last_writes.get(&author).is_some_and(|written| {
+            written.iter().any(|written| {
+                (written.id, written.version, written.timestamp) == (write.id, write.version, write.timestamp)
+                    && written.length as usize == write.blob.len()
+            })
+        })
     }
 
     /// A timestamp for the next entry: `now`, but after every entry before.
