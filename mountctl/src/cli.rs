@@ -80,6 +80,8 @@ pub enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
+    /// Print the manual page
+    Man,
     /// Serve a home in the background; commands start it
     #[command(hide = true)]
     Agent,

@@ -73,9 +73,9 @@ fn mistakes_in_arguments_are_2() {
 }
 
 #[test]
-fn help_version_and_completions_need_no_home() {
+fn help_version_completions_and_manual_need_no_home() {
     let home = CliHome::new();
-    for arguments in [&["--help"][..], &["--version"], &["mount", "--help"], &["completions", "bash"]] {
+    for arguments in [&["--help"][..], &["--version"], &["mount", "--help"], &["completions", "bash"], &["man"]] {
         let said = home.run(arguments);
         assert_eq!(said.code, Some(0), "{said:?}");
         assert!(!said.stdout.is_empty());

@@ -2,6 +2,7 @@
 
 mod device;
 mod doctor;
+mod generated;
 mod mount;
 mod org;
 mod quickstart;
@@ -11,7 +12,6 @@ mod sync;
 mod umount;
 mod workspace;
 
-use clap::CommandFactory;
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -38,10 +38,10 @@ struct Context {
 
 /// Runs one command.
 pub(crate) fn run(cli: Cli, output: Output) -> Result<()> {
-    if let Command::Completions { shell } = cli.command {
-        let mut script = Vec::new();
-        clap_complete::generate(shell, &mut Cli::command(), "mountctl", &mut script);
-        return output.text(&String::from_utf8_lossy(&script));
+    match cli.command {
+        Command::Completions { shell } => return output.text(&generated::completions(shell)),
+        Command::Man => return output.text(&generated::manual()?),
+        _ => {}
     }
     let home = Home::open(cli.global.home.as_deref())?;
     let client = Client::new(home.clone(), cli.global.verbose);
@@ -59,7 +59,7 @@ pub(crate) fn run(cli: Cli, output: Output) -> Result<()> {
         Command::Device(command) => device::run(&context, command),
         Command::Doctor => doctor::run(&context),
         Command::Agent => agent::run(&context.home, context.global.verbose),
-        Command::Completions { .. } => unreachable!("answered above, without a home"),
+        Command::Completions { .. } | Command::Man => unreachable!("answered above, without a home"),
     }
 }
 
