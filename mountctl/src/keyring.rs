@@ -28,9 +28,6 @@ fn entry(service: &str, user: &str) -> Result<keyring::Entry> {
 }
 
 fn unusable(error: keyring::Error) -> Error {
-    Error::new(
-        ErrorKind::Locked,
-        "the keyring of this system cannot be used (no keyring service runs, or it is locked); a key file works everywhere",
-    )
-    .caused_by(error)
+    Error::new(ErrorKind::Locked, "the keyring of this system cannot be used: no keyring service runs, or it is locked")
+        .caused_by(error)
 }

@@ -202,10 +202,7 @@ impl Sessions {
                 rpc::Protection::Keyfile => Unlock::Keyfile,
                 rpc::Protection::Keyring => Unlock::Keyring(&keyring),
             };
-            store
-                .save(&device, &unlock, &*clock)
-                .map_err(|error| Failure::from(error).context("cannot save the device file"))?;
-            Ok(())
+            store.save(&device, &unlock, &*clock).map(drop).map_err(|error| unsaved(error, &protection))
         })
         .await
     }
@@ -229,12 +226,24 @@ fn locked(error: parsecfs_vfs::error::Error, label: &str, protection: &Protectio
         (ErrorKind::Locked, Protection::Password) => {
             Failure::new(Kind::Locked, format!("{what}: wrong password, or its file was changed")).hint("try again")
         }
+        (ErrorKind::Locked, Protection::Keyring) => Failure::from(error).context(what).hint(
+            "unlock the keyring that has its key, or make a new device with `mountctl device recovery import FILE`",
+        ),
         (ErrorKind::Locked | ErrorKind::NotFound, _) => Failure { kind: Kind::Locked, ..Failure::from(error) }
             .context(what)
             .hint("put the key back, or make a new device with `mountctl device recovery import FILE`"),
         (ErrorKind::Corrupt, _) => Failure::new(Kind::DeviceFile, format!("{what}: its file is damaged"))
             .hint("put a copy of the file back, or make a new device with `mountctl device recovery import FILE`"),
         _ => Failure::from(error).context(what),
+    }
+}
+
+fn unsaved(error: parsecfs_vfs::error::Error, protection: &rpc::Protection) -> Failure {
+    let failure = Failure::from(error).context("cannot save the device file");
+    match protection {
+        rpc::Protection::Keyring if failure.kind == Kind::Locked => failure
+            .hint("log in to a desktop session or start a keyring service, or use `keyfile` or `password` instead"),
+        _ => failure,
     }
 }
 
