@@ -63,6 +63,7 @@ pub enum Command {
     /// Mount a workspace as a directory, in the background
     Mount(Mount),
     /// Unmount
+    #[command(alias = "unmount")]
     Umount(Umount),
     /// What is mounted and how it is
     Status(Status),

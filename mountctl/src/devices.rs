@@ -56,7 +56,7 @@ impl Devices {
                     several.iter().map(|device| candidate(device)).collect::<Vec<_>>().join(", ")
                 ),
             )
-            .hint("say which with --device ID")),
+            .hint("say which with --device, like --device 0123abcd")),
         }
     }
 
@@ -93,7 +93,8 @@ fn is_id_start(id: DeviceId, name: &str) -> bool {
 
 fn candidate(device: &AvailableDevice) -> String {
     let id = device.device_id.to_string();
-    format!("{} ({}, {})", device.device_label.as_str(), device.organization_id.as_str(), &id[..8])
+    let (label, organization) = (device.device_label.as_str(), device.organization_id.as_str());
+    format!("{} ({label} of {organization} in {})", &id[..8], device.server_url)
 }
 
 /// What a device file tells.

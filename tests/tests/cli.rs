@@ -217,6 +217,23 @@ fn names_that_nobody_has_are_10() {
 }
 
 #[test]
+fn with_several_devices_each_is_told_apart_by_where_it_is_kept() {
+    let home = CliHome::new();
+    home.with_workspace("Photos");
+    let other = home.path("other");
+    let create = ["org", "create", "Org", "--backend", other.to_str().unwrap(), "--auth", "keyfile"];
+    home.ok(&[&create[..], &["--email", "a@example.com", "--name", "A", "--device-label", "laptop"]].concat());
+    let error = home.fails(2, &["workspace", "list"]);
+    assert_eq!(error["kind"], "ambiguous");
+    let message = error["message"].as_str().unwrap();
+    for device in home.ok(&["device", "list"]).as_array().unwrap() {
+        let (id, backend) = (&device["device_id"].as_str().unwrap()[..8], device["backend"].as_str().unwrap());
+        assert!(message.contains(id) && message.contains(backend), "{message}");
+        home.ok(&["--device", id, "workspace", "list"]);
+    }
+}
+
+#[test]
 fn an_unusable_mount_point_is_15_each_in_its_own_words() {
     let home = CliHome::new();
     home.with_workspace("Photos");

@@ -14,10 +14,7 @@ pub(super) fn run(context: &Context, arguments: &Status) -> Result<()> {
     let mounts = context.mounts()?;
     let Some(name) = &arguments.target else {
         let all: Vec<StatusView> = mounts.iter().map(|mount| of_workspace(context, mount)).collect::<Result<_>>()?;
-        return context.output.answer(&all, |all| match all.as_slice() {
-            [] => "nothing is mounted".to_owned(),
-            all => all.iter().map(text).collect::<Vec<_>>().join("\n\n"),
-        });
+        return context.output.answer(&all, |all| all_text(all));
     };
     let mount = pick_mount(&mounts, name)?;
     let path = Path::new(name);
@@ -39,6 +36,14 @@ fn of_path(context: &Context, mount: &MountView, path: &Path) -> Result<PathView
     let request = Request::PathStatus { workspace: mount.workspace_id.clone(), inode: meta.ino() };
     let view: PathView = context.client.call(&request)?;
     Ok(PathView { path: path.to_owned(), ..view })
+}
+
+/// How everything that is mounted is, for people.
+pub(super) fn all_text(all: &[StatusView]) -> String {
+    match all {
+        [] => "nothing is mounted".to_owned(),
+        all => all.iter().map(text).collect::<Vec<_>>().join("\n\n"),
+    }
 }
 
 /// A status for people.

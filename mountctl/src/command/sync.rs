@@ -50,7 +50,7 @@ pub(super) fn wait(context: &Context, arguments: &Wait) -> Result<()> {
         let timeout_ms = left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
         all.push(context.client.call(&Request::WaitSynced { workspace: mount.workspace_id.clone(), timeout_ms })?);
     }
-    context.output.answer(&all, |all| all.iter().map(status::text).collect::<Vec<_>>().join("\n\n"))
+    context.output.answer(&all, |all| status::all_text(all))
 }
 
 fn deadline(seconds: f64) -> Result<Instant> {

@@ -34,6 +34,9 @@ fn all(context: &Context, arguments: &Umount, mounts: &[MountView]) -> Result<()
         }
     }
     context.output.answer(&done, |done| {
+        if mounts.is_empty() {
+            return "nothing is mounted".to_owned();
+        }
         done.iter().map(|mount| format!("{} is unmounted", mount.mount.display())).collect::<Vec<_>>().join("\n")
     })?;
     match failures.len() {
