@@ -44,6 +44,12 @@ pub fn can_mount() -> bool {
     can
 }
 
+/// The entry that was written last into a folder of a storage's log.
+pub fn newest_entry(folder: &Path) -> PathBuf {
+    let entries = std::fs::read_dir(folder).expect("a folder lists");
+    entries.map(|entry| entry.expect("a folder lists").path()).max().expect("the log has entries")
+}
+
 /// A home in a temporary directory. Dropped, it unmounts everything and ends its agent.
 pub struct CliHome {
     dir: TempDir,

@@ -8,16 +8,11 @@ use std::{
 };
 
 use parsecfs_tests::{
-    cli::{CliHome, can_mount},
+    cli::{CliHome, can_mount, newest_entry},
     medium,
 };
 
 const MIB: u64 = 1 << 20;
-
-fn newest_entry(folder: &Path) -> PathBuf {
-    let entries = fs::read_dir(folder).expect("a folder lists");
-    entries.map(|entry| entry.expect("a folder lists").path()).max().expect("the log has entries")
-}
 
 #[test]
 fn a_truncated_and_a_changed_certificate_log_are_12_and_whole_again_they_work() {

@@ -25,7 +25,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use parsecfs_tests::cli::{CliHome, can_mount};
+use parsecfs_tests::cli::{CliHome, can_mount, newest_entry};
 
 #[test]
 fn unmounting_all_with_one_in_use_is_3_and_says_which_ended() {
@@ -60,12 +60,6 @@ fn a_storage_that_forgot_what_this_device_saw_is_12() {
     assert!(error["hint"].as_str().unwrap().contains("who changed it"), "{error}");
     fs::write(&newest, kept).unwrap();
     home.ok(&["workspace", "create", "Videos"]);
-}
-
-/// The entry that was written last into a folder of the log.
-fn newest_entry(folder: &Path) -> std::path::PathBuf {
-    let entries = fs::read_dir(folder).expect("a folder lists");
-    entries.map(|entry| entry.expect("a folder lists").path()).max().expect("the log has entries")
 }
 
 #[test]
