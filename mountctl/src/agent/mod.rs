@@ -113,8 +113,7 @@ fn init_log(verbosity: u8) {
         1 => "debug",
         _ => "trace",
     };
-    // fuser prints requests with their names.
-    let ours = format!("warn,fuser=error,mountctl={level},parsecfs_vfs={level},parsecfs_backends={level}");
+    let ours = format!("warn,mountctl={level},parsecfs_vfs={level},parsecfs_backends={level}");
     let filter = tracing_subscriber::EnvFilter::new(ours);
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
 }

@@ -1,5 +1,10 @@
 //! Adapters: decode what a kernel asks, call the volume, encode the answer, and nothing else.
 
+mod device;
 mod errno;
-pub(crate) mod fuse;
+mod fuse;
 pub(crate) mod mount;
+mod reply;
+mod request;
+mod session;
+mod wire;

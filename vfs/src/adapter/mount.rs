@@ -1,24 +1,25 @@
 //! One mount of a volume on Linux, from the first answer to the last.
 
 use std::{
-    ffi::OsStr,
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
 };
 
-use fuser::{Config, INodeNo, MountOption, Notifier, Session, SessionACL, SessionUnmounter};
-use parking_lot::Mutex;
 use tokio::sync::watch;
+use zerocopy::IntoBytes;
 
-use super::fuse::Fuse;
+use super::{
+    device::{self, Device},
+    fuse::Fuse,
+    session,
+    wire::{NOTIFY_INVAL_ENTRY, NOTIFY_INVAL_INODE, NotifyInvalEntry, NotifyInvalInode},
+};
 use crate::{
     error::{Error, ErrorKind, Result},
     fs::Volume,
     notify::{Notice, Notices},
 };
 
-/// Threads that take requests from the kernel.
-const DISPATCH_THREADS: usize = 2;
 /// What the kernel reads ahead, where we may say so, in KiB.
 const READ_AHEAD_KIB: &str = "1024";
 
@@ -35,42 +36,22 @@ pub struct MountOptions {
 #[derive(Debug)]
 pub struct Mount {
     dir: PathBuf,
-    unmounter: Mutex<SessionUnmounter>,
     notices: Notices,
     ended: watch::Receiver<bool>,
-}
-
-impl std::fmt::Debug for Fuse {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Fuse").finish_non_exhaustive()
-    }
 }
 
 impl Mount {
     /// Mounts a volume on an empty folder. Returns when the kernel has been answered for the first time.
     pub fn start(volume: &Arc<Volume>, dir: &Path, name: &str, options: &MountOptions) -> Result<Self> {
-        let mut config = Config::default();
-        config.mount_options = vec![
-            MountOption::FSName(name.to_owned()),
-            MountOption::Subtype("parsecfs".into()),
-            MountOption::DefaultPermissions,
-            MountOption::NoAtime,
-            MountOption::NoSuid,
-            MountOption::NoDev,
-            if options.read_only { MountOption::RO } else { MountOption::RW },
-        ];
-        config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
-        config.n_threads = Some(DISPATCH_THREADS);
-        config.clone_fd = true;
         let dir = &dir.canonicalize().map_err(|e| Error::new(ErrorKind::NotFound, "the mount point").caused_by(e))?;
         let notices = volume.notices().clone();
         let heard = notices.listen();
         let fuse = Fuse::new(volume.clone())?;
-        let mut session = Session::new(fuse, dir, &config)
-            .map_err(|e| Error::new(ErrorKind::Busy, "cannot mount here").caused_by(e))?;
+        let mounted = device::Options { name, read_only: options.read_only, allow_other: options.allow_other };
+        let cannot = |e| Error::new(ErrorKind::Busy, "cannot mount here").caused_by(e);
+        let device = Arc::new(Device::mount(dir, &mounted).map_err(cannot)?);
+        session::agree(&device).map_err(cannot)?;
         read_ahead(dir);
-        let notifier = session.notifier();
-        let unmounter = Mutex::new(session.unmount_callable());
         let (ends, ended) = watch::channel(false);
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new()
@@ -78,19 +59,20 @@ impl Mount {
                 .spawn(run)
                 .map_err(|e| Error::new(ErrorKind::Internal, "start a thread").caused_by(e))
         };
-        spawn("parsecfs-notify", Box::new(move || tell_kernel(&heard, &notifier)))?;
+        let told = device.clone();
+        spawn("parsecfs-notify", Box::new(move || tell_kernel(&heard, &told)))?;
         let silent = notices.clone();
         spawn(
             "parsecfs-mount",
             Box::new(move || {
-                if let Err(error) = session.run() {
+                if let Err(error) = session::serve(&device, &fuse) {
                     tracing::warn!(%error, "the mount ended with an error");
                 }
                 silent.silence();
                 ends.send_replace(true);
             }),
         )?;
-        Ok(Self { dir: dir.to_owned(), unmounter, notices, ended })
+        Ok(Self { dir: dir.to_owned(), notices, ended })
     }
 
     /// Where it is mounted.
@@ -129,18 +111,30 @@ impl Mount {
         if self.has_ended() {
             return Ok(());
         }
-        self.unmounter.lock().unmount().map_err(|e| Error::new(ErrorKind::Busy, "cannot unmount").caused_by(e))?;
+        match device::unmount(&self.dir) {
+            // Somebody else was faster.
+            Err(_) if self.has_ended() => {}
+            outcome => outcome.map_err(|e| Error::new(ErrorKind::Busy, "cannot unmount").caused_by(e))?,
+        }
         self.notices.silence();
         Ok(())
     }
 }
 
 /// Passes announcements on; ends when nobody announces any more.
-fn tell_kernel(heard: &mpsc::Receiver<Notice>, notifier: &Notifier) {
+fn tell_kernel(heard: &mpsc::Receiver<Notice>, device: &Device) {
     for notice in heard {
         let told = match notice {
-            Notice::Entry { folder, name } => notifier.inval_entry(INodeNo(folder), OsStr::new(&*name)),
-            Notice::Inode { ino } => notifier.inval_inode(INodeNo(ino), 0, 0),
+            Notice::Entry { folder, name } => {
+                // A name has at most 255 bytes.
+                let name_len = u32::try_from(name.len()).unwrap_or(0);
+                let head = NotifyInvalEntry { parent: folder, name_len, flags: 0 };
+                device.send(0, NOTIFY_INVAL_ENTRY, &[head.as_bytes(), name.as_bytes(), &[0]])
+            }
+            Notice::Inode { ino } => {
+                let all = NotifyInvalInode { ino, offset: 0, length: 0 };
+                device.send(0, NOTIFY_INVAL_INODE, &[all.as_bytes()])
+            }
         };
         if let Err(error) = told {
             // The kernel does not know it, or the mount is just ending: either way there is nothing to forget.

@@ -1,0 +1,122 @@
+//! The conversation with the kernel: agreeing on what both can do, then requests and answers until the mount is over.
+
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use rustix::io::Errno;
+
+use super::{
+    device::Device,
+    fuse::Fuse,
+    reply::Reply,
+    request::{Malformed, Operation, Request},
+    wire::{InitIn, InitOut, MAJOR, MINOR, MINOR_MIN, capability},
+};
+
+/// Largest write request and read-ahead.
+pub(super) const REQUEST_BYTES: u32 = 1 << 20;
+/// What stands before the data of a write request.
+const HEAD_BYTES: usize = 4096;
+/// Requests that the kernel keeps in flight by itself (read-ahead and write-back).
+const BACKGROUND_REQUESTS: u16 = 64;
+/// Threads that take requests: at least two, so that one may wait for a device flush.
+const THREADS: std::ops::RangeInclusive<usize> = 2..=4;
+/// All that is asked of the kernel; what an older one lacks is done without.
+const CAPABILITIES: u32 = capability::ASYNC_READ
+    | capability::BIG_WRITES
+    | capability::WRITEBACK_CACHE
+    | capability::PARALLEL_DIROPS
+    | capability::HANDLE_KILLPRIV_V2
+    | capability::MAX_PAGES
+    | capability::CACHE_SYMLINKS
+    | capability::DO_READDIRPLUS
+    | capability::READDIRPLUS_AUTO
+    | capability::NO_OPEN_SUPPORT
+    | capability::NO_OPENDIR_SUPPORT
+    | capability::ASYNC_DIO
+    | capability::EXPLICIT_INVAL_DATA;
+
+/// Room for any request.
+fn request_buffer() -> Vec<u8> {
+    vec![0; REQUEST_BYTES as usize + HEAD_BYTES]
+}
+
+/// Agrees with the kernel on protocol and capabilities. The first exchange on a new mount.
+pub(super) fn agree(device: &Arc<Device>) -> io::Result<()> {
+    let mut buffer = request_buffer();
+    loop {
+        let Some(length) = device.receive(&mut buffer)? else { return Err(Errno::NODEV.into()) };
+        let (unique, init) = match Request::decode(&buffer[..length]) {
+            Ok(Request { unique, operation: Operation::Init(init), .. }) => (unique, init),
+            _ => return Err(io::Error::other("the kernel began with something else than INIT")),
+        };
+        let reply = Reply::new(device, unique);
+        if init.major > MAJOR {
+            // The kernel then asks again in a version that we know.
+            reply.body(&InitOut { major: MAJOR, minor: MINOR, ..InitOut::default() });
+            continue;
+        }
+        if init.major < MAJOR || init.minor < MINOR_MIN {
+            reply.error(Errno::PROTO);
+            let text = format!("the kernel speaks FUSE {}.{}, needed is {MAJOR}.{MINOR_MIN}", init.major, init.minor);
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
+        reply.body(&agreed(&init));
+        return Ok(());
+    }
+}
+
+fn agreed(init: &InitIn) -> InitOut {
+    InitOut {
+        major: MAJOR,
+        minor: MINOR.min(init.minor),
+        max_readahead: init.max_readahead.min(REQUEST_BYTES),
+        flags: CAPABILITIES & init.flags,
+        max_background: BACKGROUND_REQUESTS,
+        congestion_threshold: BACKGROUND_REQUESTS,
+        max_write: REQUEST_BYTES,
+        time_gran: 1,
+        max_pages: u16::try_from(REQUEST_BYTES / 4096).unwrap_or(u16::MAX),
+        ..InitOut::default()
+    }
+}
+
+/// Answers requests until the mount is over.
+pub(super) fn serve(device: &Arc<Device>, fuse: &Fuse) -> io::Result<()> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).clamp(*THREADS.start(), *THREADS.end());
+    std::thread::scope(|scope| {
+        let mut running = Vec::with_capacity(threads);
+        for number in 0..threads {
+            let thread = std::thread::Builder::new().name(format!("parsecfs-fuse-{number}"));
+            running.push(thread.spawn_scoped(scope, || answer_requests(device, fuse))?);
+        }
+        let outcomes = running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(Errno::IO.into())));
+        // All are waited for, whatever the first says.
+        outcomes.fold(Ok(()), io::Result::and)
+    })
+}
+
+fn answer_requests(device: &Arc<Device>, fuse: &Fuse) -> io::Result<()> {
+    let mut buffer = request_buffer();
+    while let Some(length) = device.receive(&mut buffer)? {
+        match Request::decode(&buffer[..length]) {
+            Ok(request) => {
+                let reply = Reply::new(device, request.unique);
+                // A defect in one answer is the end of that request (its reply says EIO), not of the mount.
+                if catch_unwind(AssertUnwindSafe(|| fuse.answer(&request, reply))).is_err() {
+                    tracing::error!("a request ended in a defect");
+                }
+            }
+            Err(Malformed { unique }) => {
+                tracing::error!(length, "the kernel sent something that is no request");
+                if let Some(unique) = unique {
+                    Reply::new(device, unique).error(Errno::INVAL);
+                }
+            }
+        }
+    }
+    Ok(())
+}
