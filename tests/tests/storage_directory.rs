@@ -151,6 +151,27 @@ async fn what_is_no_organization_of_ours_is_refused_by_kind() {
 }
 
 #[tokio::test]
+async fn a_conflict_copy_in_a_log_is_an_alarm_and_never_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let (world, founder, storage) = found(&store, &dir.path().join("state")).await;
+    storage.commit(REALM, vec![world.write(vlob(1), 1, b"one", vec![])]).await.unwrap();
+    let log = store.join(format!("r/{REALM}/log/00000000"));
+    let again = dir.path().join("again");
+    for name in
+        ["002.sync-conflict-20261125-021500-ABCDEFG", "002 (conflicted copy 2026-11-25)", "002_conflict-20261125"]
+    {
+        let copy = log.join(name);
+        fs::copy(log.join("002"), &copy).unwrap();
+        assert_eq!(kind(open(&store, &founder, &again).await), Some(ErrorKind::Rollback), "{name}");
+        // Who has the storage open goes on and does not take it for an entry.
+        assert_eq!(storage.changes(REALM, 0).await.unwrap().items, [(vlob(1), 1)]);
+        fs::remove_file(copy).unwrap();
+    }
+    open(&store, &founder, &again).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_commit_wakes_other_devices() {
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().join("store");

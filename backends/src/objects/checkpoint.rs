@@ -104,7 +104,7 @@ fn is_about_content(error: &Error) -> bool {
     !matches!(error.kind(), ErrorKind::Offline | ErrorKind::Throttled | ErrorKind::OutcomeUnknown | ErrorKind::Rollback)
 }
 
-async fn load(shared: &Shared, realm: RealmId, name: &str, state: &mut RealmState) -> Result<()> {
+pub(super) async fn load(shared: &Shared, realm: RealmId, name: &str, state: &mut RealmState) -> Result<()> {
     if !name.starts_with(&format!("r/{realm}/ck/")) {
         return Err(damaged("a hint names no checkpoint of its realm"));
     }
@@ -245,6 +245,11 @@ pub(super) async fn write(shared: &Shared, realm: RealmId, state: &RealmState) -
     shared.verbs.create(&[(name.clone(), root.0.into())]).await?;
     // The hint comes last: it may only name what is there.
     shared.verbs.put_hint(&key::hint(log), name.into_bytes().into()).await
+}
+
+/// Whether two states would give the same checkpoint.
+pub(super) fn are_equal(one: &Data, other: &Data) -> bool {
+    encode_root_data(one, &[]) == encode_root_data(other, &[]) && encode_shards(one).eq(encode_shards(other))
 }
 
 /// The root object, its parts still sealed.

@@ -297,7 +297,7 @@ impl Shared {
         Ok(())
     }
 
-    async fn quoted(&self, opened: &Opened) -> Result<Arc<Organization>> {
+    pub(super) async fn quoted(&self, opened: &Opened) -> Result<Arc<Organization>> {
         let head = match opened {
             Opened::Body(_, body) => body.said.organization,
             Opened::Sealed | Opened::Void => Head::EMPTY,

@@ -13,6 +13,7 @@
 //! | `append`, `commit` | the two kinds of writers |
 //! | `read` | manifests and blocks out of entries, packs and objects |
 //! | `checkpoint`, [`maintenance`] | starting without reading it all; garbage and truncation |
+//! | [`verify`] | reading everything to find damage |
 //! | `memory` | what the device remembers between runs |
 //!
 //! Locks, in this order: a realm's log, the organization's log, short `std` locks that are never held across an await.
@@ -35,6 +36,7 @@ mod pack;
 mod read;
 mod realm;
 pub mod verbs;
+pub mod verify;
 mod watch;
 mod wire;
 

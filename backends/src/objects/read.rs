@@ -86,7 +86,7 @@ impl Shared {
         Ok(body.into())
     }
 
-    async fn payload(&self, realm: RealmId, seq: u64, payload: Payload, pack: &str) -> Result<Bytes> {
+    pub(super) async fn payload(&self, realm: RealmId, seq: u64, payload: Payload, pack: &str) -> Result<Bytes> {
         match payload {
             Payload::Inline(span) => {
                 let body = self.body(realm, seq).await;

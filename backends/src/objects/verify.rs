@@ -1,0 +1,243 @@
+//! Deep verify: reads all that a workspace rests on, believes no checkpoint, and names every damaged object.
+//!
+//! Entries carry their own digest, so any flipped bit in a log shows. What a sealed block says only its reader can
+//! prove: the caller hands in the proof. Objects that nothing references are garbage, not damage.
+
+use parsecfs_core::{
+    id::{BlockId, RealmId},
+    storage::{Block, Error, ErrorKind, LogId, Result},
+};
+
+use super::{
+    ObjectStorage, Shared, checkpoint,
+    entry::{Hash, Head, Payload, RawEntry},
+    follow::{RealmLog, RealmState, boundary},
+    key,
+    memory::DeviceMemory,
+    organization::{self, Organization},
+    pack::read_block,
+    realm::{self, BlockPlace, Certificates, Data, Opened, Rules},
+};
+
+/// What a deep verify read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Entries of the organization's log and the realm's.
+    pub entries: u64,
+    /// Entries without effect: repeats, or somebody wrote who may not.
+    pub void: u64,
+    /// Entries for which this device has no key.
+    pub sealed: u64,
+    /// Blocks that the present state names.
+    pub blocks: u64,
+    /// What is damaged or missing.
+    pub damaged: Vec<Damaged>,
+}
+
+/// One damaged object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damaged {
+    /// Its key: names nothing but numbers and random ids.
+    pub key: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// Says whether a sealed block opens, for the caller that has the keys.
+pub type Proof<'a> = &'a (dyn Fn(BlockId, &Block) -> bool + Sync);
+
+impl Verified {
+    fn damage(&mut self, key: impl Into<String>, why: impl ToString) {
+        self.damaged.push(Damaged { key: key.into(), why: why.to_string() });
+    }
+
+    /// Takes damage down and passes all other trouble on.
+    fn note<T>(&mut self, key: &str, result: Result<T>) -> Result<Option<T>> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound | ErrorKind::Rollback) => {
+                self.damage(key, error);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl ObjectStorage {
+    /// Reads both logs, the checkpoint and every referenced block, and names what is damaged.
+    ///
+    /// # Errors
+    /// As a read; damage is no error but a finding.
+    pub async fn verify(&self, realm: RealmId, proof: Proof<'_>) -> Result<Verified> {
+        let mut found = Verified::default();
+        self.shared.verify_organization(&mut found).await?;
+        if let Some(state) = self.shared.verify_realm(realm, &mut found).await? {
+            self.shared.verify_payloads(realm, &state, proof, &mut found).await?;
+        }
+        Ok(found)
+    }
+}
+
+/// Walks a log that may have holes: after one, the chain is picked up again but nothing is replayed any more.
+struct Walk {
+    log: LogId,
+    next: u64,
+    end: u64,
+    prev: Option<Hash>,
+    is_whole: bool,
+}
+
+impl Walk {
+    async fn of(shared: &Shared, log: LogId, from: u64, found: &mut Verified) -> Result<Self> {
+        // What this device saw must be there, even if it is the end that is missing.
+        let seen = DeviceMemory::open(&shared.options.state_dir, log)?.head();
+        let mut end = seen.map_or(from, |seen| seen.seq.max(from));
+        for listed in shared.verbs.list_after(&key::log_folder(log), "").await? {
+            match key::entry_seq(log, &listed.key).filter(|seq| key::entry(log, *seq) == listed.key) {
+                Some(seq) => end = end.max(seq + 1),
+                None => found.damage(listed.key, "not the name of an entry: another program was here"),
+            }
+        }
+        Ok(Self { log, next: from, end, prev: (from == 0).then_some(Head::EMPTY.hash), is_whole: true })
+    }
+
+    async fn next(&mut self, shared: &Shared, found: &mut Verified) -> Result<Option<RawEntry>> {
+        while self.next < self.end {
+            let (seq, name) = (self.next, key::entry(self.log, self.next));
+            self.next += 1;
+            found.entries += 1;
+            let object = shared.verbs.get(&name).await;
+            let object = object.and_then(|got| got.bytes.ok_or_else(|| Error::new(ErrorKind::NotFound, "missing")));
+            let entry = object.and_then(|object| RawEntry::parse(self.log, seq, object)).and_then(|entry| {
+                if self.prev.is_none_or(|prev| prev == entry.header.prev) {
+                    return Ok(entry);
+                }
+                Err(Error::new(ErrorKind::Rollback, "does not continue the entry before"))
+            });
+            match found.note(&name, entry)? {
+                Some(entry) => {
+                    self.prev = Some(entry.hash);
+                    return Ok(Some(entry));
+                }
+                None => (self.prev, self.is_whole) = (None, false),
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Shared {
+    async fn verify_organization(&self, found: &mut Verified) -> Result<()> {
+        let mut walk = Walk::of(self, LogId::Organization, 0, found).await?;
+        let mut state = Organization::empty(self.options.root);
+        while let Some(entry) = walk.next(self, found).await? {
+            if walk.is_whole {
+                state.apply(&entry, &*self.options.keys)?;
+                let body = organization::open_body(&entry, &*self.options.keys)?;
+                let counts = body.is_some_and(|(_, body)| state.op(body.said.author) == body.said.op);
+                found.void += u64::from(!counts);
+            }
+        }
+        Ok(())
+    }
+
+    /// Replays the log; `None` when it has holes.
+    async fn verify_realm(&self, realm: RealmId, found: &mut Verified) -> Result<Option<Data>> {
+        let log = LogId::Realm(realm);
+        let from = boundary(&*self.verbs, log).await?;
+        let checkpoint = self.verify_checkpoint(realm, found).await?;
+        let mut certificates = Certificates::empty(realm, self.options.root);
+        let mut data = Data::default();
+        let mut compare = None;
+        match checkpoint {
+            Some(state) if from > 0 => (certificates, data) = (state.certificates, state.data),
+            Some(state) => compare = Some(state),
+            None if from > 0 => return Ok(None),
+            None => {}
+        }
+        let mut walk = Walk::of(self, log, from, found).await?;
+        while let Some(entry) = walk.next(self, found).await? {
+            if walk.is_whole && entry.header.seq == certificates.head.seq {
+                self.replay(&entry, &mut certificates, &mut data, found).await?;
+            }
+            if let Some(state) = compare.take_if(|state| walk.is_whole && state.data.seq == data.seq)
+                && !checkpoint::are_equal(&state.data, &data)
+            {
+                found.damage(key::hint(log), "the checkpoint says something else than the log");
+            }
+        }
+        Ok(walk.is_whole.then_some(data))
+    }
+
+    async fn verify_checkpoint(&self, realm: RealmId, found: &mut Verified) -> Result<Option<RealmState>> {
+        let hint = self.verbs.get(&key::hint(LogId::Realm(realm))).await?.bytes;
+        let Some(name) = hint.and_then(|hint| String::from_utf8(hint.to_vec()).ok()) else { return Ok(None) };
+        let mut state = RealmLog::open(realm, &self.options)?.state.into_inner();
+        let loaded = checkpoint::load(self, realm, &name, &mut state).await;
+        Ok(found.note(&name, loaded)?.map(|()| state))
+    }
+
+    async fn replay(
+        &self,
+        entry: &RawEntry,
+        certificates: &mut Certificates,
+        data: &mut Data,
+        found: &mut Verified,
+    ) -> Result<()> {
+        let opened = realm::open(entry, &*self.options.keys)?;
+        let organization = self.quoted(&opened).await?;
+        certificates.apply(entry, &opened, &organization);
+        if data.seq == entry.header.seq {
+            data.apply(entry, &opened, &Rules { certificates, organization: &organization });
+        }
+        match opened {
+            Opened::Sealed => found.sealed += 1,
+            Opened::Void => found.void += 1,
+            Opened::Body(_, body) => {
+                let (author, op) = (body.said.author, body.said.op);
+                found.void += u64::from(certificates.op(author) != op && data.op(author) != op);
+            }
+        }
+        Ok(())
+    }
+
+    async fn verify_payloads(&self, realm: RealmId, data: &Data, proof: Proof<'_>, found: &mut Verified) -> Result<()> {
+        for place in data.vlobs.values() {
+            if let Payload::Pack(name, _) = place.payload {
+                let name = key::manifests(realm, &name);
+                let read = self.payload(realm, place.seq, place.payload, &name).await;
+                found.note(&name, read)?;
+            }
+        }
+        for (id, place) in &data.blocks {
+            found.blocks += 1;
+            let (name, block) = self.placed_block(realm, *id, *place).await;
+            if let Some(block) = found.note(&name, block)?
+                && !proof(*id, &block)
+            {
+                found.damage(name, "the block does not open");
+            }
+        }
+        Ok(())
+    }
+
+    async fn placed_block(&self, realm: RealmId, id: BlockId, place: BlockPlace) -> (String, Result<Block>) {
+        match place {
+            BlockPlace::Object => {
+                let name = key::block(realm, id);
+                let got = self.verbs.get(&name).await;
+                let object = got.and_then(|got| got.bytes.ok_or_else(|| Error::new(ErrorKind::NotFound, "missing")));
+                (name, object.and_then(|object| read_block(&object)))
+            }
+            BlockPlace::Part { key_index, seq, payload } => {
+                let name = match payload {
+                    Payload::Pack(name, _) => key::pack(realm, &name),
+                    Payload::Inline(_) => key::entry(LogId::Realm(realm), seq),
+                };
+                let bytes = self.payload(realm, seq, payload, &name).await;
+                (name, bytes.map(|bytes| Block { key_index, bytes }))
+            }
+        }
+    }
+}
