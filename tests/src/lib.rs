@@ -6,6 +6,7 @@ pub mod local_model;
 pub mod medium;
 pub mod mounted;
 pub mod power;
+pub mod processes;
 pub mod simulation;
 pub mod vectors;
 pub mod world;
