@@ -32,6 +32,9 @@ fn copy_index(from: &Path, to: &Path) {
 fn copy_store(from: &Path, to: &Path) {
     std::fs::create_dir_all(to.join("segments")).expect("a folder");
     copy_index(from, to);
+    if from.join("index.closed").exists() {
+        std::fs::copy(from.join("index.closed"), to.join("index.closed")).expect("copy");
+    }
     for entry in std::fs::read_dir(from.join("segments")).expect("segments") {
         let path = entry.expect("an entry").path();
         std::fs::copy(&path, to.join("segments").join(path.file_name().expect("a name"))).expect("copy");
@@ -282,6 +285,83 @@ fn a_segment_whose_header_is_gone_is_told_and_kept() {
     volume.count_usage().expect("count");
     volume.reclaim().expect("reclaim");
     assert!(!volume.check().expect("check").is_empty(), "the doctor says so");
+    assert!(path.exists(), "nothing is thrown away");
+}
+
+/// Flips bits all over a file of the index, in copies of a store, and says how often it could be opened.
+fn flip_in_index(first: &Path, name: &str, files: &BTreeMap<u64, (String, Vec<u8>)>, world: &Path) -> (usize, usize) {
+    let length = std::fs::metadata(first.join(name)).expect("its length").len();
+    let mut rng = StdRng::seed_from_u64(length);
+    let (mut opened, mut refused) = (0, 0);
+    for round in 0..200 {
+        let dir = world.join(format!("{name}-{round}"));
+        copy_store(first, &dir);
+        let segments = std::fs::read_dir(dir.join("segments")).expect("segments").count();
+        let mut bytes = std::fs::read(dir.join(name)).expect("read");
+        let at = rng.random_range(0..bytes.len());
+        bytes[at] ^= 1 << rng.random_range(0..8);
+        std::fs::write(dir.join(name), bytes).expect("write");
+        match open(&dir, Arc::new(StepClock::default()), u64::MAX) {
+            Ok(volume) => {
+                opened += 1;
+                let mut unreadable = 0;
+                for (ino, (_, bytes)) in files {
+                    match read(&volume, &Blocks::default(), *ino, 0, 1 << 20) {
+                        Ok(got) => assert!(got == *bytes, "byte {at} of {name}: wrong bytes"),
+                        Err(ErrorKind::Corrupt) => unreadable += 1,
+                        Err(kind) => panic!("byte {at} of {name}: {kind:?}"),
+                    }
+                }
+                assert!(unreadable <= 1, "byte {at} of {name}: {unreadable} files");
+                let said = volume.check().expect("check").len();
+                assert!(said >= unreadable, "byte {at} of {name}: the doctor says so");
+            }
+            Err(error) => {
+                refused += 1;
+                let kinds = [ErrorKind::Corrupt, ErrorKind::UnsupportedVersion, ErrorKind::ReadOnly];
+                assert!(kinds.contains(&error.kind()), "byte {at} of {name}: {error:?}");
+            }
+        }
+        let left = std::fs::read_dir(dir.join("segments")).expect("segments").count();
+        assert!(left >= segments, "byte {at} of {name}: nothing is thrown away");
+        std::fs::remove_dir_all(&dir).expect("remove");
+    }
+    (opened, refused)
+}
+
+#[test]
+fn a_flipped_bit_in_the_index_is_told_and_never_shows_wrong_bytes() {
+    let world = TempDir::new().expect("a temporary directory");
+    let (killed, closed) = (world.path().join("killed"), world.path().join("closed"));
+    let files = killed_store(&killed);
+    copy_store(&killed, &closed);
+    let volume = open(&closed, Arc::new(StepClock::default()), u64::MAX).expect("it opens");
+    // A store that another one copies while it is open has what was applied in the write-ahead file.
+    let applied = world.path().join("applied");
+    copy_store(&closed, &applied);
+    volume.store().close().expect("close");
+    drop(volume);
+    for (first, name) in [(&closed, "index.sqlite"), (&applied, "index.sqlite-wal")] {
+        let (opened, refused) = flip_in_index(first, name, &files, world.path());
+        println!("{name}: opened {opened}, refused {refused}");
+        assert!(opened > refused, "most of it is sealed rows: {opened} {refused}");
+    }
+}
+
+#[test]
+fn a_store_without_its_index_is_refused_and_keeps_what_it_has() {
+    let world = TempDir::new().expect("a temporary directory");
+    let dir = world.path().join("store");
+    killed_store(&dir);
+    for name in INDEX {
+        // The write-ahead part may not be there.
+        let _ = std::fs::remove_file(dir.join(name));
+    }
+    let path = segment(&dir);
+    for _ in 0..2 {
+        let outcome = open(&dir, Arc::new(StepClock::default()), u64::MAX);
+        assert_eq!(outcome.map(drop).map_err(|error| error.kind()), Err(ErrorKind::Corrupt));
+    }
     assert!(path.exists(), "nothing is thrown away");
 }
 

@@ -10,8 +10,12 @@
 use std::path::Path;
 
 use parsecfs_core::id::VlobId;
-use parsecfs_crypto::local::{LOCAL_TAG_BYTES, LocalKey, LocalNonce};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use parsecfs_crypto::{
+    local::{LOCAL_TAG_BYTES, LocalKey, LocalNonce},
+    sha256,
+};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params, types::Value};
+use serde::{Deserialize, Serialize};
 
 use super::segment::Position;
 use crate::error::{Error, ErrorKind, Result};
@@ -66,6 +70,45 @@ pub(crate) struct Index {
     key: LocalKey,
     session: [u8; 16],
     next_nonce: u64,
+    /// Which rows there are, see [`Keys`].
+    keys: Keys,
+    /// It was made at this opening.
+    is_new: bool,
+}
+
+/// The sum of the digests of all rows' clear columns. Sealed in the state, it tells when a row has gone, or got another
+/// key, by damage to the pages of the database: such a row would not fail but be missed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Keys(u128);
+
+impl Keys {
+    fn digest(key: RowKey, id: Option<&[u8]>, pending: bool) -> u128 {
+        let mut clear = associated(key).to_vec();
+        clear.push(u8::from(pending));
+        clear.extend_from_slice(id.unwrap_or_default());
+        let digest = sha256(&clear);
+        digest.as_bytes().iter().take(16).fold(0, |sum, byte| sum << 8 | u128::from(*byte))
+    }
+
+    fn add(&mut self, key: RowKey, id: Option<&[u8]>, pending: bool) {
+        self.0 = self.0.wrapping_add(Self::digest(key, id, pending));
+    }
+
+    fn remove(&mut self, key: RowKey, id: Option<&[u8]>, pending: bool) {
+        self.0 = self.0.wrapping_sub(Self::digest(key, id, pending));
+    }
+}
+
+/// What the one row of `state` holds.
+#[derive(Default, Serialize, Deserialize)]
+struct State {
+    segment: u32,
+    offset: u64,
+    ino: u64,
+    cookie: u64,
+    change: u64,
+    lost: u64,
+    keys: Keys,
 }
 
 impl Index {
@@ -73,11 +116,12 @@ impl Index {
     pub(crate) fn open(path: &Path, key: LocalKey, session: [u8; 16]) -> Result<Self> {
         let db = Connection::open(path).map_err(sql_error)?;
         db.execute_batch(
-            "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA temp_store=MEMORY; PRAGMA cache_size=-8192;
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA temp_store=MEMORY; PRAGMA cell_size_check=ON; PRAGMA cache_size=-8192;
              PRAGMA wal_autocheckpoint=4000;",
         )
         .map_err(sql_error)?;
         let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(sql_error)?;
+        let is_new = version == 0;
         match version {
             0 => create_tables(&db)?,
             FORMAT_VERSION => {}
@@ -86,7 +130,47 @@ impl Index {
                 return Err(Error::new(ErrorKind::UnsupportedVersion, text));
             }
         }
-        Ok(Self { db, key, session, next_nonce: 0 })
+        let mut index = Self { db, key, session, next_nonce: 0, keys: Keys::default(), is_new };
+        if is_new {
+            index.put_state(&State::default())?;
+            index.checkpoint()?;
+        }
+        index.keys = index.read_state()?.keys;
+        Ok(index)
+    }
+
+    /// Whether it was made at this opening.
+    pub(crate) fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Whether the database is whole: its pages agree with each other, and exactly the rows are there that were put there.
+    /// What a row seals is not opened; that tells of its damage when it is read.
+    pub(crate) fn verify(&self) -> Result<()> {
+        let damaged = || Error::new(ErrorKind::Corrupt, "rows of the index are missing or out of place");
+        let said: String = self.db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(sql_error)?;
+        if said != "ok" {
+            return Err(damaged());
+        }
+        let mut keys = Keys::default();
+        type KeyOf = fn(u64, u64) -> RowKey;
+        let every: [(&str, KeyOf); 5] = [
+            ("SELECT one, 0, NULL, 0 FROM checkpoint", |_, _| RowKey::Checkpoint),
+            ("SELECT ino, 0, id, pending FROM inode NOT INDEXED", |a, _| RowKey::Inode(a)),
+            ("SELECT ino, 0, NULL, 0 FROM base", |a, _| RowKey::Base(a)),
+            ("SELECT parent, cookie, NULL, 0 FROM dentry", RowKey::Dentry),
+            ("SELECT ino, slot, NULL, 0 FROM slot", RowKey::Slot),
+        ];
+        for (sql, key) in every {
+            let mut query = self.db.prepare(sql).map_err(sql_error)?;
+            let mut rows = query.query([]).map_err(sql_error)?;
+            while let Some(row) = rows.next().map_err(sql_error)? {
+                let number = |column| row.get::<_, i64>(column).map(i64::cast_unsigned).map_err(sql_error);
+                let id = row.get_ref(2).and_then(|id| id.as_blob_or_null().map_err(Into::into)).map_err(sql_error)?;
+                keys.add(key(number(0)?, number(1)?), id, number(3)? != 0);
+            }
+        }
+        if keys == self.keys { Ok(()) } else { Err(damaged()) }
     }
 
     /// A second connection that only reads.
@@ -94,7 +178,7 @@ impl Index {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = Connection::open_with_flags(path, flags).map_err(sql_error)?;
         db.execute_batch("PRAGMA query_only=1; PRAGMA cache_size=-16384;").map_err(sql_error)?;
-        Ok(Self { db, key, session: [0; 16], next_nonce: 0 })
+        Ok(Self { db, key, session: [0; 16], next_nonce: 0, keys: Keys::default(), is_new: false })
     }
 
     /// Keeps seeing the database as it is now.
@@ -124,25 +208,24 @@ impl Index {
 
     /// Where the journal has to be read from, and the highest numbers given out.
     pub(crate) fn state(&self) -> Result<(Position, Counters)> {
-        let number = |name: &str| -> Result<u64> {
-            let value: Option<i64> = self
-                .db
-                .prepare_cached("SELECT value FROM state WHERE name=?1")
-                .and_then(|mut query| query.query_row([name], |row| row.get(0)).optional())
-                .map_err(sql_error)?;
-            Ok(value.map_or(0, i64::cast_unsigned))
-        };
-        let segment = u32::try_from(number("segment")?).map_err(|_| Error::from(ErrorKind::Corrupt))?;
-        let position = Position { segment, offset: number("offset")? };
-        Ok((
-            position,
-            Counters {
-                ino: number("ino")?,
-                cookie: number("cookie")?,
-                change: number("change")?,
-                lost: number("lost")?,
-            },
-        ))
+        let State { segment, offset, ino, cookie, change, lost, keys: _ } = self.read_state()?;
+        Ok((Position { segment, offset }, Counters { ino, cookie, change, lost }))
+    }
+
+    fn read_state(&self) -> Result<State> {
+        let sealed: Option<Vec<u8>> =
+            self.db.query_row("SELECT sealed FROM state", [], |row| row.get(0)).optional().map_err(sql_error)?;
+        let damaged = || Error::new(ErrorKind::Corrupt, "the state of the index does not open");
+        let plain = sealed.and_then(|sealed| self.unseal_as(&STATE, &sealed)).ok_or_else(damaged)?;
+        postcard::from_bytes(&plain).map_err(|e| damaged().caused_by(e))
+    }
+
+    fn put_state(&mut self, state: &State) -> Result<()> {
+        let plain = postcard::to_stdvec(state)
+            .map_err(|e| Error::new(ErrorKind::Internal, "encode the state of the index").caused_by(e))?;
+        let sealed = self.seal_as(&STATE, &plain);
+        let put = self.db.execute("INSERT OR REPLACE INTO state VALUES (0, ?1)", params![sealed]);
+        put.map(drop).map_err(sql_error)
     }
 
     /// Applies rows and moves the position, as one transaction.
@@ -153,11 +236,15 @@ impl Index {
         counters: Counters,
     ) -> Result<()> {
         self.db.execute_batch("BEGIN IMMEDIATE").map_err(sql_error)?;
+        let keys = self.keys;
         let outcome =
             self.apply_rows(rows, position, counters).and_then(|()| self.db.execute_batch("COMMIT").map_err(sql_error));
-        if outcome.is_err() && !self.db.is_autocommit() {
-            // The error that led here is the one to report.
-            let _ = self.db.execute_batch("ROLLBACK");
+        if outcome.is_err() {
+            self.keys = keys;
+            if !self.db.is_autocommit() {
+                // The error that led here is the one to report.
+                let _ = self.db.execute_batch("ROLLBACK");
+            }
         }
         outcome
     }
@@ -177,49 +264,82 @@ impl Index {
                 None => self.delete(*key)?,
             }
         }
-        let mut set = self.db.prepare_cached("INSERT OR REPLACE INTO state VALUES (?1, ?2)").map_err(sql_error)?;
-        for (name, value) in [
-            ("segment", u64::from(position.segment)),
-            ("offset", position.offset),
-            ("ino", counters.ino),
-            ("cookie", counters.cookie),
-            ("change", counters.change),
-            ("lost", counters.lost),
-        ] {
-            set.execute(params![name, value.cast_signed()]).map_err(sql_error)?;
+        let Position { segment, offset } = position;
+        let Counters { ino, cookie, change, lost } = counters;
+        self.put_state(&State { segment, offset, ino, cookie, change, lost, keys: self.keys })
+    }
+
+    fn put(&mut self, key: RowKey, value: &RowBytes, sealed: &[u8]) -> Result<()> {
+        let (update, insert, a, b) = match key {
+            RowKey::Inode(ino) => return self.put_inode(ino, value, sealed),
+            RowKey::Checkpoint => {
+                ("UPDATE checkpoint SET sealed=?1", "INSERT INTO checkpoint VALUES (0, ?1)", None, None)
+            }
+            RowKey::Base(ino) => {
+                ("UPDATE base SET sealed=?1 WHERE ino=?2", "INSERT INTO base VALUES (?2, ?1)", Some(ino), None)
+            }
+            RowKey::Dentry(parent, cookie) => (
+                "UPDATE dentry SET sealed=?1 WHERE parent=?2 AND cookie=?3",
+                "INSERT INTO dentry VALUES (?2, ?3, ?1)",
+                Some(parent),
+                Some(cookie),
+            ),
+            RowKey::Slot(ino, slot) => (
+                "UPDATE slot SET sealed=?1 WHERE ino=?2 AND slot=?3",
+                "INSERT INTO slot VALUES (?2, ?3, ?1)",
+                Some(ino),
+                Some(slot),
+            ),
+        };
+        let run = |sql| {
+            let numbers = [a, b].into_iter().flatten().map(|number| Value::Integer(number.cast_signed()));
+            let values = std::iter::once(Value::Blob(sealed.to_vec())).chain(numbers);
+            self.db
+                .prepare_cached(sql)
+                .and_then(|mut put| put.execute(rusqlite::params_from_iter(values)))
+                .map_err(sql_error)
+        };
+        if run(update)? == 0 {
+            run(insert)?;
+            self.keys.add(key, None, false);
         }
         Ok(())
     }
 
-    fn put(&self, key: RowKey, value: &RowBytes, sealed: &[u8]) -> Result<()> {
-        let db = &self.db;
-        let done = match key {
-            RowKey::Checkpoint => db
-                .prepare_cached("INSERT OR REPLACE INTO checkpoint VALUES (0, ?1)")
-                .and_then(|mut put| put.execute(params![sealed])),
-            RowKey::Inode(ino) => {
-                db.prepare_cached("INSERT OR REPLACE INTO inode VALUES (?1, ?2, ?3, ?4)").and_then(|mut put| {
-                    let id = value.id.map(|id| id.as_bytes().to_vec());
-                    put.execute(params![ino.cast_signed(), id, value.pending, sealed])
-                })
-            }
-            RowKey::Base(ino) => db
-                .prepare_cached("INSERT OR REPLACE INTO base VALUES (?1, ?2)")
-                .and_then(|mut put| put.execute(params![ino.cast_signed(), sealed])),
-            RowKey::Dentry(parent, cookie) => db
-                .prepare_cached("INSERT OR REPLACE INTO dentry VALUES (?1, ?2, ?3)")
-                .and_then(|mut put| put.execute(params![parent.cast_signed(), cookie.cast_signed(), sealed])),
-            RowKey::Slot(ino, slot) => db
-                .prepare_cached("INSERT OR REPLACE INTO slot VALUES (?1, ?2, ?3)")
-                .and_then(|mut put| put.execute(params![ino.cast_signed(), slot.cast_signed(), sealed])),
-        };
-        done.map(drop).map_err(sql_error)
+    /// The row of an inode, in place of the one it had and of any that had its entry.
+    fn put_inode(&mut self, ino: u64, value: &RowBytes, sealed: &[u8]) -> Result<()> {
+        let id = value.id.map(|id| id.as_bytes().to_vec());
+        self.delete_inodes(
+            "DELETE FROM inode WHERE ino=?1 OR id=?2 RETURNING ino, id, pending",
+            params![ino.cast_signed(), id],
+        )?;
+        self.db
+            .prepare_cached("INSERT INTO inode VALUES (?1, ?2, ?3, ?4)")
+            .and_then(|mut put| put.execute(params![ino.cast_signed(), id, value.pending, sealed]))
+            .map_err(sql_error)?;
+        self.keys.add(RowKey::Inode(ino), id.as_deref(), value.pending);
+        Ok(())
     }
 
-    fn delete(&self, key: RowKey) -> Result<()> {
+    fn delete_inodes(&mut self, sql: &str, values: impl rusqlite::Params) -> Result<()> {
+        let mut delete = self.db.prepare_cached(sql).map_err(sql_error)?;
+        let mut rows = delete.query(values).map_err(sql_error)?;
+        while let Some(row) = rows.next().map_err(sql_error)? {
+            let ino = row.get::<_, i64>(0).map_err(sql_error)?.cast_unsigned();
+            let id: Option<Vec<u8>> = row.get(1).map_err(sql_error)?;
+            let pending = row.get::<_, i64>(2).map_err(sql_error)? != 0;
+            self.keys.remove(RowKey::Inode(ino), id.as_deref(), pending);
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, key: RowKey) -> Result<()> {
         let (sql, a, b) = match key {
+            RowKey::Inode(ino) => {
+                let sql = "DELETE FROM inode WHERE ino=?1 RETURNING ino, id, pending";
+                return self.delete_inodes(sql, params![ino.cast_signed()]);
+            }
             RowKey::Checkpoint => ("DELETE FROM checkpoint", None, None),
-            RowKey::Inode(ino) => ("DELETE FROM inode WHERE ino=?1", Some(ino), None),
             RowKey::Base(ino) => ("DELETE FROM base WHERE ino=?1", Some(ino), None),
             RowKey::Dentry(parent, cookie) => {
                 ("DELETE FROM dentry WHERE parent=?1 AND cookie=?2", Some(parent), Some(cookie))
@@ -228,7 +348,10 @@ impl Index {
         };
         let values = [a, b].into_iter().flatten().map(u64::cast_signed);
         let mut delete = self.db.prepare_cached(sql).map_err(sql_error)?;
-        delete.execute(rusqlite::params_from_iter(values)).map(drop).map_err(sql_error)
+        if delete.execute(rusqlite::params_from_iter(values)).map_err(sql_error)? > 0 {
+            self.keys.remove(key, None, false);
+        }
+        Ok(())
     }
 
     /// One row, opened.
@@ -307,18 +430,27 @@ impl Index {
     }
 
     fn seal(&mut self, key: RowKey, plain: &[u8]) -> Vec<u8> {
+        self.seal_as(&associated(key), plain)
+    }
+
+    fn seal_as(&mut self, associated: &[u8; 17], plain: &[u8]) -> Vec<u8> {
         let number = self.next_nonce;
         self.next_nonce += 1;
         let mut out = Vec::with_capacity(NONCE_BYTES + plain.len() + LOCAL_TAG_BYTES);
         out.extend_from_slice(&self.session);
         out.extend_from_slice(&number.to_le_bytes());
-        self.key.seal_into(&LocalNonce::new(self.session, number, ROW_PART), &associated(key), plain, &mut out);
+        self.key.seal_into(&LocalNonce::new(self.session, number, ROW_PART), associated, plain, &mut out);
         out
     }
 
     fn unseal(&self, key: RowKey, sealed: &[u8]) -> Result<Vec<u8>> {
         let damaged = || Error::new(ErrorKind::Corrupt, format!("row {key:?} of the local store does not open"));
-        let length = sealed.len().checked_sub(NONCE_BYTES + LOCAL_TAG_BYTES).ok_or_else(damaged)?;
+        self.unseal_as(&associated(key), sealed).ok_or_else(damaged)
+    }
+
+    /// `None` when it does not open.
+    fn unseal_as(&self, associated: &[u8; 17], sealed: &[u8]) -> Option<Vec<u8>> {
+        let length = sealed.len().checked_sub(NONCE_BYTES + LOCAL_TAG_BYTES)?;
         let (nonce, body) = sealed.split_at(NONCE_BYTES);
         let mut session = [0u8; 16];
         session.copy_from_slice(&nonce[..16]);
@@ -326,10 +458,12 @@ impl Index {
         number.copy_from_slice(&nonce[16..]);
         let mut plain = vec![0u8; length];
         let nonce = LocalNonce::new(session, u64::from_le_bytes(number), ROW_PART);
-        self.key.open_into(&nonce, &associated(key), body, &mut plain).map_err(|e| damaged().caused_by(e))?;
-        Ok(plain)
+        self.key.open_into(&nonce, associated, body, &mut plain).is_ok().then_some(plain)
     }
 }
+
+/// Associated data of the state; the first byte is no table of rows.
+const STATE: [u8; 17] = [255; 17];
 
 /// Keeps row nonces apart from those of segments, whatever their session.
 const ROW_PART: u64 = u64::MAX - 2;
@@ -353,7 +487,7 @@ fn associated(key: RowKey) -> [u8; 17] {
 fn create_tables(db: &Connection) -> Result<()> {
     db.execute_batch(&format!(
         "BEGIN;
-         CREATE TABLE state (name TEXT PRIMARY KEY, value INTEGER) WITHOUT ROWID;
+         CREATE TABLE state (one INTEGER PRIMARY KEY, sealed BLOB);
          CREATE TABLE checkpoint (one INTEGER PRIMARY KEY, sealed BLOB);
          CREATE TABLE inode (ino INTEGER PRIMARY KEY, id BLOB UNIQUE, pending INTEGER, sealed BLOB);
          CREATE INDEX inode_pending ON inode (ino) WHERE pending;
@@ -368,8 +502,16 @@ fn create_tables(db: &Connection) -> Result<()> {
 
 /// A failed statement: a full disk and a damaged file have their own meaning for the caller.
 pub(crate) fn sql_error(error: rusqlite::Error) -> Error {
-    use rusqlite::ErrorCode;
+    use rusqlite::{Error as Sql, ErrorCode};
     let kind = match error.sqlite_error_code() {
+        // A column that holds something else than was put there.
+        None if matches!(
+            error,
+            Sql::FromSqlConversionFailure(..) | Sql::InvalidColumnType(..) | Sql::IntegralValueOutOfRange(..)
+        ) =>
+        {
+            ErrorKind::Corrupt
+        }
         Some(ErrorCode::DiskFull) => ErrorKind::NoSpace,
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => ErrorKind::ReadOnly,
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => ErrorKind::Corrupt,

@@ -11,6 +11,7 @@
 //! Locks, ascending: `gate` < those of `fs` < `journal` < segments' < `queue` < `reader`.
 
 mod disk;
+mod fingerprint;
 mod index;
 mod segment;
 
@@ -40,6 +41,8 @@ use crate::{
     error::{Error, ErrorKind, Result},
 };
 
+/// The index in the folder of the store.
+const INDEX: &str = "index.sqlite";
 /// Journal frames of rows are cut at this size.
 const JOURNAL_FRAME_BYTES: usize = 4 << 20;
 /// Rows that wait to be applied before the background thread is woken early.
@@ -162,12 +165,12 @@ impl Store {
         std::fs::create_dir_all(dir).map_err(|e| io_error("make the local store", e))?;
         let lock = lock(dir)?;
         let session: [u8; 16] = random_bytes();
-        let path = dir.join("index.sqlite");
-        let mut writer = Index::open(&path, key.clone(), session)?;
-        let reader = Index::open_reader(&path, key.clone())?;
+        let path = dir.join(INDEX);
+        let segments_dir = dir.join("segments");
+        let (mut writer, reader) = open_index(&path, key, session, &segments_dir)?;
         let (position, mut counters) = writer.state()?;
-        let segments =
-            Segments::open(disk, &dir.join("segments"), key.clone(), session, segment_bytes_max(dir, bytes_max)?)?;
+        let bytes_max_each = segment_bytes_max(dir, bytes_max)?;
+        let segments = Segments::open(disk, &segments_dir, key.clone(), session, bytes_max_each)?;
         let mut rows = BTreeMap::new();
         let mut group = Vec::new();
         let Replayed { torn, damaged, lost } =
@@ -413,7 +416,11 @@ impl Store {
         drop(self.census.lock().take());
         self.sync()?;
         self.apply()?;
-        self.writer.lock().checkpoint()
+        self.writer.lock().checkpoint()?;
+        if let Err(error) = fingerprint::record(&self.dir.join(INDEX)) {
+            tracing::warn!(%error, "the next opening will look at every row of the index");
+        }
+        Ok(())
     }
 
     fn journal_rows(&self) -> Result<()> {
@@ -605,6 +612,36 @@ impl Store {
             let _ = kick.try_send(());
         }
     }
+}
+
+/// The index, whole, with its writer and a reader. Damage is told before anything is changed: without the index nobody
+/// knows what the segments are needed for.
+fn open_index(path: &Path, key: &LocalKey, session: [u8; 16], segments: &Path) -> Result<(Index, Index)> {
+    let damaged = |error: Error| match error.kind() {
+        ErrorKind::Corrupt | ErrorKind::Internal => {
+            const TEXT: &str = "the index of the local store is damaged: keep its folder under another name and mount \
+                                again; what was synced comes back from the storage";
+            Error::new(ErrorKind::Corrupt, TEXT).caused_by(error)
+        }
+        _ => error,
+    };
+    let has_segments = segments.exists();
+    let is_empty = std::fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0) || !path.exists();
+    if has_segments && is_empty {
+        return Err(damaged(Error::new(ErrorKind::Corrupt, "there is no index")));
+    }
+    let open = || {
+        let as_closed = fingerprint::is_as_recorded(path);
+        let writer = Index::open(path, key.clone(), session)?;
+        if writer.is_new() {
+            // Segments are made only beside an index that a power cut leaves there.
+            sync_dir(path.parent().unwrap_or(path))?;
+        } else if !as_closed {
+            writer.verify()?;
+        }
+        Ok((writer, Index::open_reader(path, key.clone())?))
+    };
+    open().map_err(damaged)
 }
 
 /// At which size a segment is closed.
