@@ -6,6 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use parsecfs_core::{
+    certificate::RealmRole,
     id::RealmId,
     storage::{Error, ErrorKind, LogId, Result, Statement},
 };
@@ -150,6 +151,30 @@ impl Shared {
         }
         drop(state);
         self.ring(LogId::Realm(realm)).await;
+        Ok(())
+    }
+
+    /// Quotes the newest organization when a member was revoked since the log last did, so that no entry of his counts
+    /// from here on. Every client that may write does it as soon as it sees the revocation.
+    pub(super) async fn fence(&self, log: &RealmLog, state: &mut super::follow::RealmState) -> Result<()> {
+        let mut patience = Patience::default();
+        let mut is_written = false;
+        loop {
+            let organization = Arc::clone(&self.organization.lock().await.state);
+            let role = state.certificates.role_at(self.options.signer.user_id(), state.head().seq);
+            if !role.is_some_and(RealmRole::can_write) || !state.certificates.lacks_fence(&organization) {
+                break;
+            }
+            let entry = self.draft_for_realm(log, state, &Change::Fence).await?;
+            match self.create_entry(&entry).await? {
+                Attempt::Won(_) => is_written = true,
+                Attempt::Unknown(error) => patience.bear(error).await?,
+            }
+            patience.judge(self.follow_realm(log, state).await)?;
+        }
+        if is_written {
+            self.ring(LogId::Realm(log.realm)).await;
+        }
         Ok(())
     }
 

@@ -22,13 +22,13 @@ use super::{
     },
     follow::{RealmLog, RealmState, boundary},
     key, random,
-    realm::{BlockPlace, Certificates, Data, VlobPlace, Written},
+    realm::{BlockPlace, Certificates, Data, Marks, VlobPlace, Written},
     wire::{Reader, Writer},
 };
 
 const MAGIC: &[u8; 4] = b"PFLC";
 const SHARD: &[u8; 4] = b"PFLS";
-/// 2: with the last writes of each device. A reader of format 1 reads the log from its beginning instead.
+/// 2: with the last writes of each device, and the marks of the first pass. A reader of format 1 reads the log from its beginning instead.
 const FORMAT: u8 = 2;
 /// Of shards, which checkpoints of both formats share.
 const SHARD_FORMAT: u8 = 1;
@@ -153,6 +153,9 @@ async fn restore_certificates(shared: &Shared, plain: &[u8], certificates: &mut 
         let organization = shared.organization_at(said.organization).await?;
         certificates.restore(seq, &said, &statement, &organization)?;
     }
+    let ops = reader.list(|reader| Ok((DeviceId::from_bytes(reader.array()?), reader.u64()?)))?;
+    let quotes = reader.list(|reader| Ok((reader.u64()?, reader.u64()?)))?;
+    certificates.restore_marks(Marks { ops, quotes });
     Ok(())
 }
 
@@ -319,6 +322,15 @@ fn encode_certificates(certificates: &Certificates) -> Vec<u8> {
         write_said(&mut writer, said);
         let statement: &Statement = statement;
         write_statement(&mut writer, statement);
+    }
+    let Marks { ops, quotes } = certificates.marks();
+    writer.length(ops.len());
+    for (device, op) in ops {
+        writer.raw(device.as_bytes()).u64(op);
+    }
+    writer.length(quotes.len());
+    for (seq, quoted) in quotes {
+        writer.u64(seq).u64(quoted);
     }
     writer.0
 }

@@ -358,6 +358,10 @@ impl Shared {
             let log = self.realm(*realm)?;
             let mut state = log.state.lock().await;
             self.follow_realm(&log, &mut state).await?;
+            if let Err(error) = self.fence(&log, &mut state).await {
+                // Reading goes on without: the next client that can writes it.
+                tracing::warn!(%realm, kind = ?error.kind(), "a revoked member could not be fenced out yet");
+            }
             let new = state.certificates.after(cursor.realm.get(realm).copied(), reader);
             if !new.is_empty() {
                 realm_certificates.insert(*realm, new);

@@ -235,6 +235,11 @@ impl Organization {
         (!revoked).then_some(*found)
     }
 
+    /// Number of the entry that revoked a user.
+    pub(super) fn revoked_by(&self, user: UserId) -> Option<u64> {
+        self.revoked.get(&user).copied()
+    }
+
     /// Whether `head` is on this chain; `None` when this state does not reach so far.
     pub(super) fn contains(&self, head: Head) -> Option<bool> {
         match head.seq.checked_sub(1) {

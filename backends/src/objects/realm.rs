@@ -52,6 +52,12 @@ pub(super) struct Certificates {
     statements: Vec<(u64, Said, Arc<Statement>)>,
 }
 
+/// Operation numbers and quoted heads of the first pass, as a checkpoint keeps them: fences leave nothing else.
+pub(super) struct Marks {
+    pub(super) ops: Vec<(DeviceId, u64)>,
+    pub(super) quotes: Vec<(u64, u64)>,
+}
+
 #[derive(Clone)]
 struct Bundle {
     bytes: Bytes,
@@ -274,6 +280,14 @@ impl Certificates {
         self.quotes.iter().rev().find(|(seq, _)| *seq < at).map_or(0, |(_, quoted)| *quoted)
     }
 
+    /// Whether a member is revoked in `organization`, and nothing in this log says so yet.
+    pub(super) fn lacks_fence(&self, organization: &Organization) -> bool {
+        let at = self.head.seq;
+        let quoted = self.quoted_at(at);
+        let is_open = |user: &UserId| organization.revoked_by(*user).is_some_and(|since| quoted <= since);
+        self.members_at(at).iter().any(is_open)
+    }
+
     fn last_timestamp_at(&self, at: u64) -> Option<Timestamp> {
         self.certificates.iter().rev().find(|(seq, _, _)| *seq < at).map(|(_, timestamp, _)| *timestamp)
     }
@@ -309,6 +323,19 @@ impl Certificates {
     /// Every valid statement, for a checkpoint.
     pub(super) fn statements(&self) -> &[(u64, Said, Arc<Statement>)] {
         &self.statements
+    }
+
+    /// What entries left behind that are no statements.
+    pub(super) fn marks(&self) -> Marks {
+        let mut ops: Vec<_> = self.ops.iter().map(|(device, op)| (*device, *op)).collect();
+        ops.sort_unstable();
+        Marks { ops, quotes: self.quotes.clone() }
+    }
+
+    /// Takes the marks from a checkpoint, after its statements.
+    pub(super) fn restore_marks(&mut self, marks: Marks) {
+        self.ops = marks.ops.into_iter().collect();
+        self.quotes = marks.quotes;
     }
 
     /// Takes a statement from a checkpoint: the same rules, but the entry itself is no longer read.
