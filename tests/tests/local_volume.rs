@@ -22,8 +22,12 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with_room(ROOM)
+    }
+
+    fn with_room(bytes: u64) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
-        let volume = open(dir.path(), Arc::new(StepClock::default()), ROOM).expect("a new store");
+        let volume = open(dir.path(), Arc::new(StepClock::default()), bytes).expect("a new store");
         Self { dir, volume, blocks: Blocks::default() }
     }
 
@@ -156,4 +160,16 @@ fn a_rename_onto_a_name_whose_entry_never_came_leaves_one_name() {
     assert!(world.names().is_empty());
     let root = world.volume.load(REALM.root()).expect("load").expect("the root");
     assert!(matches!(root.content, LocalContent::Folder { children } if children.is_empty()));
+}
+
+#[test]
+fn content_that_the_storage_has_makes_room_before_a_write_is_refused() {
+    let world = World::with_room(8 << 20);
+    for number in 0..40_u8 {
+        let bytes = vec![number | 1; 1 << 20];
+        let ino = world.file(&number.to_string(), &bytes);
+        assert!(world.read(ino) == bytes, "file {number}");
+        world.upload_all();
+    }
+    assert!(world.volume.store().bytes() <= 8 << 20, "the limit holds");
 }

@@ -58,6 +58,8 @@ pub struct Volume {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     namespace: Mutex<Namespace>,
+    /// Held by the one who frees space; taken before every other lock.
+    reclaiming: Mutex<reclaim::Reclaiming>,
     /// Inodes that wait for upload.
     pending: Mutex<HashMap<u64, Pending>>,
     /// Entries whose removal the storage does not know, by the folder that listed them.
@@ -103,6 +105,7 @@ impl Volume {
             store,
             clock,
             namespace: Mutex::default(),
+            reclaiming: Mutex::default(),
             pending: Mutex::default(),
             removed: Mutex::default(),
             notices,

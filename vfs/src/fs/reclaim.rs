@@ -18,19 +18,79 @@ const REMOVED_KNOWN_NS: i64 = 24 * 3600 * 1_000_000_000;
 /// Room below which clean content is let go, in bytes.
 const ROOM_WANTED: u64 = 256 << 20;
 
+/// Inodes whose clean content one round looks at.
+const INODES_PER_ROUND: usize = 4096;
+/// How often a change that finds no room is tried again after some was made.
+const ROOM_TRIES: usize = 16;
+/// After making room in vain it is not tried again for so long: the background thread does.
+const FUTILE_NS: i64 = 2_000_000_000;
+
+/// How far reclaiming is.
+#[derive(Debug)]
+pub(super) struct Reclaiming {
+    /// The inode whose clean content was looked at last.
+    cursor: u64,
+    /// When nothing more could be freed.
+    futile_ns: i64,
+}
+
+impl Default for Reclaiming {
+    fn default() -> Self {
+        Self { cursor: 0, futile_ns: i64::MIN }
+    }
+}
+
 impl Volume {
     /// Frees what can be freed without losing anything. Called by the background thread.
     pub fn reclaim(&self) -> Result<()> {
+        let mut reclaiming = self.reclaiming.lock();
         let (free, _) = self.store.space()?;
         if free < ROOM_WANTED {
-            self.drop_clean()?;
+            self.drop_clean(&mut reclaiming)?;
         }
         self.forget_removed();
+        self.free_segments()
+    }
+
+    fn free_segments(&self) -> Result<()> {
         let sparse = self.store.reclaim()?;
         for segment in sparse.into_iter().take(SEGMENTS_PER_ROUND) {
             self.rewrite(segment)?;
         }
         Ok(())
+    }
+
+    /// Does a change of content; when there is no room for it, lets go of content that the storage has too and tries
+    /// again. Waits for this machine's disk, never for the storage. For callers that hold no lock.
+    pub(super) fn with_room<T>(&self, change: impl Fn() -> Result<T>) -> Result<T> {
+        let mut outcome = change();
+        for _ in 0..ROOM_TRIES {
+            let no_room = outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::NoSpace);
+            if !no_room || !self.make_room()? {
+                break;
+            }
+            outcome = change();
+        }
+        outcome
+    }
+
+    /// Whether it may be worth trying again.
+    fn make_room(&self) -> Result<bool> {
+        let mut reclaiming = self.reclaiming.lock();
+        let now = self.clock.now_ns();
+        if now.saturating_sub(reclaiming.futile_ns) < FUTILE_NS {
+            return Ok(false);
+        }
+        self.store.apply()?;
+        self.count_usage_locked()?;
+        let before = self.store.bytes();
+        let let_go = self.drop_clean(&mut reclaiming)?;
+        self.free_segments()?;
+        let more = let_go || self.store.bytes() < before;
+        if !more {
+            reclaiming.futile_ns = now;
+        }
+        Ok(more)
     }
 
     /// Entries that were removed long ago need not be known any more, once their removal is stored.
@@ -61,6 +121,11 @@ impl Volume {
 
     /// Counts which pages are in use, so that segments can go. Once, after opening.
     pub fn count_usage(&self) -> Result<()> {
+        let _reclaiming = self.reclaiming.lock();
+        self.count_usage_locked()
+    }
+
+    fn count_usage_locked(&self) -> Result<()> {
         self.store.count_usage(|row| {
             let slot: Slot = decode(row)?;
             let used = slot.extents.iter().filter_map(|extent| match extent.piece {
@@ -71,10 +136,15 @@ impl Volume {
         })
     }
 
-    /// Lets go of content that the storage has too.
-    fn drop_clean(&self) -> Result<()> {
+    /// Lets go of content that the storage has too, of the next few inodes; whether there was any. Goes on where it ended
+    /// the last time, so that no round looks at all of a large tree.
+    fn drop_clean(&self, reclaiming: &mut Reclaiming) -> Result<bool> {
         let _changing = self.store.changing();
-        for ino in self.store.inodes()? {
+        let next = self.store.inodes_after(reclaiming.cursor, INODES_PER_ROUND)?;
+        reclaiming.cursor = if next.len() < INODES_PER_ROUND { 0 } else { next.last().copied().unwrap_or(0) };
+        // The round ends at the last one; with nothing let go until there, what was passed before is worth a look.
+        let mut let_go = reclaiming.cursor != 0;
+        for ino in next {
             // Held until this inode is done: nobody may load it a second time meanwhile.
             let namespace = self.namespace.lock();
             let Ok(inode) = self.inode(&namespace, ino) else { continue };
@@ -93,10 +163,11 @@ impl Volume {
                 }
             }
             state.slots.retain(|_, slot| !slot.extents.is_empty());
+            let_go |= !rows.is_empty();
             self.store.log(rows);
             self.settle(released);
         }
-        Ok(())
+        Ok(let_go)
     }
 
     /// Copies what is used in a segment to the end of the journal.

@@ -46,6 +46,10 @@ impl Volume {
     /// Writes bytes at an offset, with blocks that were `fetched` for it.
     pub fn write(&self, ino: u64, offset: u64, data: &[u8], fetched: &Fetched) -> Result<WriteOutcome> {
         self.may_write()?;
+        self.with_room(|| self.try_write(ino, offset, data, fetched))
+    }
+
+    fn try_write(&self, ino: u64, offset: u64, data: &[u8], fetched: &Fetched) -> Result<WriteOutcome> {
         let _changing = self.store.changing();
         let inode = self.open_inode(ino)?;
         let mut state = inode.state.lock();
@@ -71,6 +75,17 @@ impl Volume {
         fetched: &Fetched,
     ) -> Result<WriteOutcome> {
         self.may_write()?;
+        self.with_room(|| self.try_fallocate(ino, offset, length, mode, fetched))
+    }
+
+    fn try_fallocate(
+        &self,
+        ino: u64,
+        offset: u64,
+        length: u64,
+        mode: FallocateMode,
+        fetched: &Fetched,
+    ) -> Result<WriteOutcome> {
         let _changing = self.store.changing();
         let end = offset.checked_add(length).filter(|end| *end <= FILE_BYTES_MAX).ok_or(ErrorKind::TooLarge)?;
         let inode = self.open_inode(ino)?;

@@ -412,9 +412,19 @@ impl Index {
         self.numbers("SELECT ino FROM inode")
     }
 
+    /// The next inode numbers, in order.
+    pub(crate) fn inodes_after(&self, ino: u64, limit: usize) -> Result<Vec<u64>> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.numbers_of("SELECT ino FROM inode WHERE ino>?1 ORDER BY ino LIMIT ?2", params![ino.cast_signed(), limit])
+    }
+
     fn numbers(&self, sql: &str) -> Result<Vec<u64>> {
+        self.numbers_of(sql, [])
+    }
+
+    fn numbers_of(&self, sql: &str, values: impl rusqlite::Params) -> Result<Vec<u64>> {
         let mut query = self.db.prepare_cached(sql).map_err(sql_error)?;
-        let numbers = query.query_map([], |row| row.get::<_, i64>(0)).map_err(sql_error)?;
+        let numbers = query.query_map(values, |row| row.get::<_, i64>(0)).map_err(sql_error)?;
         numbers.map(|ino| ino.map(i64::cast_unsigned).map_err(sql_error)).collect()
     }
 

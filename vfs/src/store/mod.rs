@@ -334,6 +334,11 @@ impl Store {
         self.reader.lock().pending()
     }
 
+    /// The next inode numbers in the index, in order.
+    pub(crate) fn inodes_after(&self, ino: u64, limit: usize) -> Result<Vec<u64>> {
+        self.reader.lock().inodes_after(ino, limit)
+    }
+
     /// Every inode number in the index.
     pub(crate) fn inodes(&self) -> Result<Vec<u64>> {
         self.reader.lock().inodes()
