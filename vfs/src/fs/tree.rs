@@ -617,7 +617,8 @@ impl Volume {
         inode.is_ok_and(|inode| inode.state.lock().meta.is_folder())
     }
 
-    /// Entries that no folder lists any more go, with everything below them.
+    /// Entries that no folder lists any more go, with everything below them. Not remembered as removed: bringing back what
+    /// others changed meanwhile is for the device that removed it, which knows what it had not seen (see `sync::round`).
     fn drop_unlisted(&self, namespace: &mut Namespace, batch: &mut Batch) -> Result<()> {
         let mut gone = std::mem::take(&mut batch.unlisted);
         while let Some((folder, id)) = gone.pop() {
