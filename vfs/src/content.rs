@@ -4,6 +4,8 @@
 //! run of pages is kept here and whether the storage has them too (*clean*) or not (*dirty*). A page in no extent is
 //! what the base manifest says, as far as `base_limit` reaches, and zero beyond.
 
+use std::collections::BTreeMap;
+
 use parsecfs_core::manifest::BlockAccess;
 use serde::{Deserialize, Serialize};
 
@@ -129,6 +131,10 @@ impl Slot {
             released.push((place.segment, i64::from(extent.pages)));
         }
         let at = self.extents.partition_point(|other| other.page < extent.page);
+        if self.extents.is_empty() {
+            // Most slots stay at one.
+            self.extents.reserve_exact(1);
+        }
         self.extents.insert(at, extent);
     }
 
@@ -149,6 +155,16 @@ impl Slot {
     pub(crate) fn find(&self, page: u8) -> Option<&Extent> {
         let at = self.extents.partition_point(|extent| extent.end() <= page);
         self.extents.get(at).filter(|extent| extent.page <= page)
+    }
+
+    /// Whether every page of `from..to` is in an extent.
+    pub(crate) fn covers(&self, from: u8, to: u8) -> bool {
+        let mut page = from;
+        while page < to {
+            let Some(extent) = self.find(page) else { return false };
+            page = extent.end();
+        }
+        true
     }
 
     /// Lets only the first `bytes` of a page count.
@@ -182,6 +198,86 @@ impl Slot {
     /// Whether something in pages `from..to` is not on the storage.
     pub(crate) fn is_dirty(&self, from: u8, to: u8) -> bool {
         self.extents.iter().any(|extent| extent.dirty && extent.page < to && extent.end() > from)
+    }
+}
+
+/// The slots of a file that are in memory, by number. Most files have one, which then needs no map.
+#[derive(Debug, Default)]
+pub(crate) enum Slots {
+    /// None.
+    #[default]
+    Empty,
+    /// A file of up to 256 KiB, or a part of a larger one.
+    One(u64, Slot),
+    /// More.
+    Many(BTreeMap<u64, Slot>),
+}
+
+impl Slots {
+    pub(crate) fn get(&self, number: u64) -> Option<&Slot> {
+        match self {
+            Self::Empty => None,
+            Self::One(here, slot) => (*here == number).then_some(slot),
+            Self::Many(slots) => slots.get(&number),
+        }
+    }
+
+    pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut Slot> {
+        match self {
+            Self::Empty => None,
+            Self::One(here, slot) => (*here == number).then_some(slot),
+            Self::Many(slots) => slots.get_mut(&number),
+        }
+    }
+
+    /// The slot of a number, empty if it was not there.
+    pub(crate) fn slot(&mut self, number: u64) -> &mut Slot {
+        match self {
+            Self::Empty => *self = Self::One(number, Slot::default()),
+            Self::One(here, slot) if *here != number => {
+                *self = Self::Many(BTreeMap::from([(*here, std::mem::take(slot))]));
+            }
+            _ => {}
+        }
+        match self {
+            Self::Many(slots) => slots.entry(number).or_default(),
+            Self::One(_, slot) => slot,
+            Self::Empty => unreachable!("it was just filled"),
+        }
+    }
+
+    /// All, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &Slot)> {
+        self.from(0)
+    }
+
+    /// Those from a number on, in order.
+    pub(crate) fn from(&self, first: u64) -> impl Iterator<Item = (u64, &Slot)> {
+        let (one, many) = match self {
+            Self::Empty => (None, None),
+            Self::One(number, slot) => ((*number >= first).then_some((*number, slot)), None),
+            Self::Many(slots) => (None, Some(slots.range(first..).map(|(number, slot)| (*number, slot)))),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
+    /// All, in order, to change.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (u64, &mut Slot)> {
+        let (one, many) = match self {
+            Self::Empty => (None, None),
+            Self::One(number, slot) => (Some((*number, slot)), None),
+            Self::Many(slots) => (None, Some(slots.iter_mut().map(|(number, slot)| (*number, slot)))),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
+    /// Takes out slots in which nothing is.
+    pub(crate) fn drop_empty(&mut self) {
+        match self {
+            Self::One(_, slot) if slot.extents.is_empty() => *self = Self::Empty,
+            Self::Many(slots) => slots.retain(|_, slot| !slot.extents.is_empty()),
+            _ => {}
+        }
     }
 }
 
@@ -258,6 +354,24 @@ mod tests {
         let Some(Extent { piece: Piece::Stored { stored, valid, .. }, .. }) = slot.find(0) else { panic!("gone") };
         assert_eq!((*stored, *valid), (4096, 7));
         assert_eq!(released.iter().map(|(_, pages)| pages).sum::<i64>(), 2);
+    }
+
+    #[test]
+    fn slots_are_found_and_listed_in_order_however_many_there_are() {
+        let mut slots = Slots::default();
+        let mut released = Vec::new();
+        assert!(slots.get(5).is_none() && slots.iter().next().is_none());
+        for number in [5, 2, 9] {
+            slots.slot(number).insert(stored(0, 1, 1), &mut released);
+            assert!(slots.get(number).is_some() && slots.get_mut(number + 1).is_none());
+        }
+        let numbers = |from| slots.from(from).map(|(number, _)| number).collect::<Vec<_>>();
+        assert_eq!((numbers(0), numbers(3), numbers(10)), (vec![2, 5, 9], vec![5, 9], vec![]));
+        for (_, slot) in slots.iter_mut().filter(|(number, _)| *number != 5) {
+            slot.remove(0, u8::MAX, &mut released);
+        }
+        slots.drop_empty();
+        assert_eq!(slots.iter().map(|(number, _)| number).collect::<Vec<_>>(), [5]);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! Locks, ascending: [`Namespace`] < the state of an inode. Two inodes are locked together only under the namespace.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -20,7 +20,7 @@ use parsecfs_core::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    content::Slot,
+    content::Slots,
     error::{Error, ErrorKind, Result},
 };
 
@@ -147,6 +147,18 @@ impl Meta {
     }
 }
 
+/// Which slots of a file are in memory.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Loaded {
+    /// All there are.
+    All,
+    /// All in these parts of [`PART_SLOTS`] slots, by number.
+    Parts(BTreeSet<u64>),
+}
+
+/// Slots that are loaded together: 16 MiB of a file.
+pub(crate) const PART_SLOTS: u64 = 64;
+
 /// An inode in memory.
 #[derive(Debug)]
 pub(crate) struct Inode {
@@ -158,9 +170,9 @@ pub(crate) struct Inode {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) meta: Meta,
-    /// Slots in memory. All there are, once `loaded`.
-    pub(crate) slots: BTreeMap<u64, Slot>,
-    pub(crate) loaded: bool,
+    /// Slots in memory: those that `loaded` says.
+    pub(crate) slots: Slots,
+    pub(crate) loaded: Loaded,
     /// Blocks of the base, once needed.
     pub(crate) base_blocks: Option<Arc<[BlockAccess]>>,
     /// In no folder any more: changes stay in memory, and all of it goes with the last reference.
@@ -168,8 +180,10 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// A state without slots in memory; `loaded`: because there are none.
     pub(crate) fn new(meta: Meta, loaded: bool) -> Self {
-        Self { meta, slots: BTreeMap::new(), loaded, base_blocks: None, unlinked: false }
+        let loaded = if loaded { Loaded::All } else { Loaded::Parts(BTreeSet::new()) };
+        Self { meta, slots: Slots::default(), loaded, base_blocks: None, unlinked: false }
     }
 }
 

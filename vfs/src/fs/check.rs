@@ -68,7 +68,7 @@ impl Volume {
         }
         self.load_slots(ino, &mut state)?;
         self.load_base_blocks(ino, &mut state)?;
-        let extents: Vec<_> = state.slots.values().flat_map(|slot| slot.extents.clone()).collect();
+        let extents: Vec<_> = state.slots.iter().flat_map(|(_, slot)| slot.extents.clone()).collect();
         drop(namespace);
         for extent in extents {
             if let Piece::Stored { place, stored, .. } = extent.piece {

@@ -1,5 +1,7 @@
 //! Reading content: local pages, zeros, and what has to be fetched first.
 
+use std::ops::RangeInclusive;
+
 use parking_lot::MutexGuard;
 use parsecfs_core::manifest::{BlockAccess, Manifest};
 
@@ -7,7 +9,7 @@ use super::Volume;
 use crate::{
     content::{PAGE, PAGE_BYTES, Piece, SLOT_PAGES, Slot, blocks_between, by_slot, slot_of},
     error::{Error, ErrorKind, Result},
-    inode::{Inode, State, decode},
+    inode::{Inode, Loaded, PART_SLOTS, State, decode},
     store::RowKey,
 };
 
@@ -126,7 +128,7 @@ impl Volume {
         let mut page = offset / PAGE;
         while page * PAGE < size {
             let (number, in_slot) = slot_of(page);
-            let here = match state.slots.get(&number).and_then(|slot| slot.find(in_slot)) {
+            let here = match state.slots.get(number).and_then(|slot| slot.find(in_slot)) {
                 Some(extent) => matches!(extent.piece, Piece::Stored { .. }),
                 None => !base_blocks(&state, page * PAGE, (page + 1) * PAGE).is_empty(),
             };
@@ -142,11 +144,11 @@ impl Volume {
     fn next_change_of_kind(&self, state: &State, page: u64, here: bool) -> u64 {
         let (number, in_slot) = slot_of(page);
         let slot_behind = (number + 1) * SLOT_PAGES;
-        if here || state.slots.get(&number).is_some_and(|slot| slot.extents.iter().any(|e| e.page > in_slot)) {
+        if here || state.slots.get(number).is_some_and(|slot| slot.extents.iter().any(|e| e.page > in_slot)) {
             return page + 1;
         }
         // Nothing more in this slot: the next slot or block that is there.
-        let next_slot = state.slots.range(number + 1..).next().map_or(u64::MAX, |(slot, _)| slot * SLOT_PAGES);
+        let next_slot = state.slots.from(number + 1).next().map_or(u64::MAX, |(slot, _)| slot * SLOT_PAGES);
         let from = (page + 1) * PAGE;
         let next_block = base_blocks(state, from, u64::MAX).first().map_or(u64::MAX, |b| b.offset.max(from) / PAGE);
         let end = state.meta.size.div_ceil(PAGE);
@@ -178,14 +180,14 @@ impl Volume {
         behind: u64,
         fetched: &Fetched,
     ) -> Result<(Vec<Run>, Vec<BlockAccess>)> {
-        self.load_slots(ino, state)?;
-        if state.meta.base_limit > first * PAGE {
+        self.load_slots_of(ino, state, first, behind)?;
+        if state.meta.base_limit > first * PAGE && !is_covered(state, first, behind) {
             self.load_base_blocks(ino, state)?;
         }
         let mut runs = Vec::new();
         let mut missing: Vec<BlockAccess> = Vec::new();
         for (number, from, to) in by_slot(first, behind) {
-            let slot = state.slots.get(&number);
+            let slot = state.slots.get(number);
             let mut page = from;
             while page < to {
                 let here = number * SLOT_PAGES + u64::from(page);
@@ -252,26 +254,45 @@ impl Volume {
 
     /// Has all slots of an inode in memory.
     pub(super) fn load_slots(&self, ino: u64, state: &mut State) -> Result<()> {
-        if state.loaded {
-            return Ok(());
+        if state.loaded != Loaded::All {
+            self.load_slots_in(ino, state, 0..=u64::MAX)?;
+            state.loaded = Loaded::All;
         }
-        let mut slots = std::collections::BTreeMap::new();
-        for (number, row) in self.store.slots(ino)? {
-            match row.and_then(|row| decode(&row)) {
-                Ok(slot) => {
-                    slots.insert(number, slot);
+        Ok(())
+    }
+
+    /// Has the slots of pages `first..behind` in memory, so that a small read of a large file loads little.
+    pub(super) fn load_slots_of(&self, ino: u64, state: &mut State, first: u64, behind: u64) -> Result<()> {
+        const PART_PAGES: u64 = PART_SLOTS * SLOT_PAGES;
+        for part in first / PART_PAGES..behind.div_ceil(PART_PAGES) {
+            let Loaded::Parts(parts) = &state.loaded else { return Ok(()) };
+            if !parts.contains(&part) {
+                self.load_slots_in(ino, state, part * PART_SLOTS..=part * PART_SLOTS + (PART_SLOTS - 1))?;
+                if let Loaded::Parts(parts) = &mut state.loaded {
+                    parts.insert(part);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    fn load_slots_in(&self, ino: u64, state: &mut State, numbers: RangeInclusive<u64>) -> Result<()> {
+        for (number, row) in self.store.slots(ino, numbers)? {
+            if matches!(&state.loaded, Loaded::Parts(parts) if parts.contains(&(number / PART_SLOTS))) {
+                // Memory is ahead of the rows while a change is being made.
+                continue;
+            }
+            match row.and_then(|row| decode(&row)) {
+                Ok(slot) => *state.slots.slot(number) = slot,
                 Err(error) => {
                     tracing::error!(ino, number, %error, "where a part of a file is cannot be read");
                     // What the storage has as well is fetched again; anything else is damaged here, and only here.
                     if state.meta.need_sync {
-                        slots.insert(number, Slot::damaged());
+                        *state.slots.slot(number) = Slot::damaged();
                     }
                 }
             }
         }
-        state.slots = slots;
-        state.loaded = true;
         Ok(())
     }
 
@@ -293,6 +314,11 @@ impl Volume {
         let damaged = |e| Error::new(ErrorKind::Corrupt, "a base manifest in the local store").caused_by(e);
         Manifest::from_bytes(&row).map(Some).map_err(damaged)
     }
+}
+
+/// Whether all of pages `first..behind` is in slots, so that the base does not count.
+fn is_covered(state: &State, first: u64, behind: u64) -> bool {
+    by_slot(first, behind).all(|(number, from, to)| state.slots.get(number).is_some_and(|slot| slot.covers(from, to)))
 }
 
 /// What the base says, apart from the lock.

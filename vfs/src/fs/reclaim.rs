@@ -155,14 +155,14 @@ impl Volume {
             self.load_slots(ino, &mut state)?;
             let mut released = Vec::new();
             let mut rows = Vec::new();
-            for (number, slot) in &mut state.slots {
+            for (number, slot) in state.slots.iter_mut() {
                 let before = slot.extents.len();
                 slot.drop_clean(&mut released);
                 if slot.extents.len() != before {
-                    rows.push(slot_row(ino, *number, slot));
+                    rows.push(slot_row(ino, number, slot));
                 }
             }
-            state.slots.retain(|_, slot| !slot.extents.is_empty());
+            state.slots.drop_empty();
             let_go |= !rows.is_empty();
             self.store.log(rows);
             self.settle(released);
@@ -194,7 +194,7 @@ impl Volume {
 
     fn rewrite_slot(&self, segment: u32, ino: u64, state: &mut State, number: u64) -> Result<()> {
         let _changing = self.store.changing();
-        let Some(slot) = state.slots.get_mut(&number) else { return Ok(()) };
+        let Some(slot) = state.slots.get_mut(number) else { return Ok(()) };
         let mut released = Vec::new();
         let outcome = self.move_extents(segment, ino, slot, number, &mut released);
         if !released.is_empty() {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Touch, Volume, inode_row, valid_name};
 use crate::{
+    content::Slots,
     error::{ErrorKind, Result},
     inode::{Inode, Kind, Namespace, State},
     store::{RowKey, RowValue},
@@ -70,7 +71,7 @@ impl Volume {
             }
         }
         let mut rows: Vec<(RowKey, RowValue)> =
-            state.slots.keys().map(|slot| (RowKey::Slot(ino, *slot), None)).collect();
+            state.slots.iter().map(|(slot, _)| (RowKey::Slot(ino, slot), None)).collect();
         if let Some(names) = namespace.folders.get(&ino) {
             rows.extend(names.by_cookie.keys().map(|cookie| (RowKey::Dentry(ino, *cookie), None)));
         }
@@ -98,10 +99,10 @@ impl Volume {
     /// Lets go of the content of an inode that nobody can reach.
     pub(super) fn release_content(&self, state: &mut State) {
         let mut released = Vec::new();
-        for slot in state.slots.values_mut() {
+        for (_, slot) in state.slots.iter_mut() {
             slot.remove(0, u8::MAX, &mut released);
         }
-        state.slots.clear();
+        state.slots = Slots::default();
         self.settle(released);
     }
 }

@@ -22,7 +22,7 @@ use super::{Pending, ReadOutcome, Volume, dentry_row, slot_row};
 use crate::{
     content::{PAGE, SLOT_PAGES},
     error::{Error, ErrorKind, Result},
-    inode::{Dentry, Folder, Inode, Kind, Known, Meta, Namespace, ROOT_INO, State},
+    inode::{Dentry, Folder, Inode, Kind, Known, Loaded, Meta, Namespace, ROOT_INO, State},
     notify::Notice,
     store::{RowBytes, RowKey, RowValue},
     tree::{
@@ -376,11 +376,11 @@ impl Volume {
             && let Err(error) = self.load_slots(ino, &mut state)
         {
             tracing::warn!(ino, %error, "content of a replaced file cannot be read");
-            state.loaded = true;
+            state.loaded = Loaded::All;
         }
         batch.rows.push((RowKey::Inode(ino), None));
         batch.rows.push((RowKey::Base(ino), None));
-        batch.rows.extend(state.slots.keys().map(|slot| (RowKey::Slot(ino, *slot), None)));
+        batch.rows.extend(state.slots.iter().map(|(slot, _)| (RowKey::Slot(ino, slot), None)));
         // What it still needs from the base has to be in memory before the row is gone.
         if let Err(error) = self.load_base_blocks(ino, &mut state) {
             tracing::warn!(ino, %error, "base of a replaced file cannot be read");
@@ -420,7 +420,7 @@ impl Volume {
         self.load_slots(inode.ino, &mut state)?;
         self.load_base_blocks(inode.ino, &mut state)?;
         let clean =
-            state.slots.values().all(|slot| !slot.is_dirty(0, u8::MAX)) && state.meta.base_limit == state.meta.size;
+            state.slots.iter().all(|(_, slot)| !slot.is_dirty(0, u8::MAX)) && state.meta.base_limit == state.meta.size;
         let same_blocks = state.base_blocks.as_deref() == Some(file.blocks.as_slice());
         if clean && same_blocks && state.meta.size == file.size && state.meta.blocksize == file.blocksize {
             let mtime = local.extension.mtime_ns.unwrap_or(local.updated.as_micros().saturating_mul(1000));
@@ -435,7 +435,7 @@ impl Volume {
             drop(state);
             self.replace_ino(namespace, batch, id, &inode, meta)
         } else {
-            batch.rows.extend(state.slots.keys().map(|slot| (RowKey::Slot(inode.ino, *slot), None)));
+            batch.rows.extend(state.slots.iter().map(|(slot, _)| (RowKey::Slot(inode.ino, slot), None)));
             self.release_content(&mut state);
             inode.clone_after(state)
         };
@@ -699,9 +699,9 @@ impl Volume {
                 let mut rows = Vec::new();
                 for (number, slot) in state.slots.iter_mut().filter(|(_, slot)| slot.change <= seen) {
                     slot.mark_clean();
-                    rows.push(slot_row(ino, *number, slot));
+                    rows.push(slot_row(ino, number, slot));
                 }
-                state.slots.retain(|_, slot| !slot.extents.is_empty());
+                state.slots.drop_empty();
                 batch.rows.extend(rows);
             }
             state.base_blocks = Some(file.blocks.clone().into());
@@ -744,7 +744,7 @@ impl Volume {
             let state = if whole { SlotState::Synced(*block) } else { SlotState::Dirty };
             slots.insert(block.offset / blocksize, state);
         }
-        for (number, slot) in &state.slots {
+        for (number, slot) in state.slots.iter() {
             for extent in slot.extents.iter().filter(|extent| extent.dirty) {
                 let first = (number * SLOT_PAGES + u64::from(extent.page)) * PAGE;
                 let last = (first + u64::from(extent.pages) * PAGE).min(size).saturating_sub(1);

@@ -149,9 +149,9 @@ impl Volume {
             let mut released = Vec::new();
             let change = self.store.new_change();
             let first_gone = slot_of(size.div_ceil(PAGE));
-            let touched: Vec<u64> = state.slots.range(size / PAGE / SLOT_PAGES..).map(|(number, _)| *number).collect();
+            let touched: Vec<u64> = state.slots.from(size / PAGE / SLOT_PAGES).map(|(number, _)| number).collect();
             for number in touched {
-                let Some(slot) = state.slots.get_mut(&number) else { continue };
+                let Some(slot) = state.slots.get_mut(number) else { continue };
                 if number >= first_gone.0 {
                     let from = if number == first_gone.0 { first_gone.1 } else { 0 };
                     slot.remove(from, u8::MAX, &mut released);
@@ -161,11 +161,12 @@ impl Volume {
                     slot.cut(last_page, u16::try_from(size % PAGE).unwrap_or(u16::MAX), &mut released);
                 }
                 slot.change = change;
-                if !state.unlinked {
-                    rows.push(slot_row(ino, number, &state.slots[&number]));
-                }
+                rows.push(slot_row(ino, number, slot));
             }
-            state.slots.retain(|_, slot| !slot.extents.is_empty());
+            if state.unlinked {
+                rows.clear();
+            }
+            state.slots.drop_empty();
             // Also what is on its way to the storage right now counts no further when it becomes the base.
             state.meta.base_limit = state.meta.base_limit.min(size);
             state.meta.base_limit_change = change;
@@ -192,7 +193,7 @@ impl Volume {
         if data.is_empty() {
             return Ok(Put::Rows(Vec::new()));
         }
-        self.load_slots(ino, state)?;
+        self.load_slots_of(ino, state, offset / PAGE, end.div_ceil(PAGE))?;
         let head = usize::try_from(offset % PAGE).unwrap_or(0);
         // The last page keeps what stands behind the written bytes, if the file goes on there.
         let tail_end = state.meta.size.min(end.next_multiple_of(PAGE));
@@ -235,7 +236,7 @@ impl Volume {
         let mut rows = Vec::new();
         let mut released = Released::new();
         for (number, extent) in extents(place, first, data.len(), true) {
-            let slot = state.slots.entry(number).or_default();
+            let slot = state.slots.slot(number);
             slot.insert(extent, &mut released);
             slot.change = change;
             rows.push(slot_row(ino, number, slot));
@@ -289,11 +290,11 @@ impl Volume {
         let base_limit = state.meta.base_limit;
         for (number, start, end) in by_slot(first_whole, behind_whole) {
             let covered = (number * SLOT_PAGES + u64::from(start)) * PAGE < base_limit;
-            if !covered && !state.slots.contains_key(&number) {
+            if !covered && state.slots.get(number).is_none() {
                 continue;
             }
             // Even where the base does not reach: what was written here may be on its way to become the base.
-            let slot = state.slots.entry(number).or_default();
+            let slot = state.slots.slot(number);
             slot.insert(Extent { page: start, pages: end - start, dirty: true, piece: Piece::Zero }, &mut released);
             slot.change = change;
             rows.push(slot_row(ino, number, slot));
@@ -310,7 +311,6 @@ impl Volume {
         let _changing = self.store.changing();
         let inode = self.open_inode(ino)?;
         let mut state = inode.state.lock();
-        self.load_slots(ino, &mut state)?;
         self.load_base_blocks(ino, &mut state)?;
         let blocks = state.base_blocks.clone().unwrap_or_default();
         let limit = state.meta.base_limit;
@@ -326,6 +326,7 @@ impl Volume {
             let skip = usize::try_from(first * PAGE - access.offset).unwrap_or(0);
             let take = usize::try_from(end.min(behind * PAGE) - first * PAGE).unwrap_or(0);
             let Some(data) = bytes.get(skip..skip + take).filter(|data| !data.is_empty()) else { continue };
+            self.load_slots_of(ino, &mut state, first, behind)?;
             rows.extend(self.fill_pages(ino, &mut state, first, data)?);
         }
         if !state.unlinked {
@@ -344,7 +345,7 @@ impl Volume {
         let mut rows = Vec::new();
         let mut released = Vec::new();
         for (number, extent) in extents(place, first, data.len(), false) {
-            let slot = state.slots.entry(number).or_default();
+            let slot = state.slots.slot(number);
             slot.fill(extent, &mut released);
             rows.push(slot_row(ino, number, slot));
         }

@@ -7,7 +7,7 @@
 //! In clear: row numbers, which entry ids exist, and which rows wait for upload. Names, sizes, times, content: sealed,
 //! with table and key as associated data, so that rows cannot be swapped.
 
-use std::path::Path;
+use std::{ops::RangeInclusive, path::Path};
 
 use parsecfs_core::id::VlobId;
 use parsecfs_crypto::{
@@ -374,17 +374,22 @@ impl Index {
 
     /// The names in a folder, by cookie.
     pub(crate) fn dentries(&self, parent: u64) -> Result<Vec<(u64, Result<Vec<u8>>)>> {
-        self.range("SELECT cookie, sealed FROM dentry WHERE parent=?1", parent, |n| RowKey::Dentry(parent, n))
+        let sql = "SELECT cookie, sealed FROM dentry WHERE parent=?1";
+        self.range(sql, &[parent], |n| RowKey::Dentry(parent, n))
     }
 
-    /// All slots of a file.
-    pub(crate) fn slots(&self, ino: u64) -> Result<Vec<(u64, Result<Vec<u8>>)>> {
-        self.range("SELECT slot, sealed FROM slot WHERE ino=?1", ino, |n| RowKey::Slot(ino, n))
+    /// Slots of a file, from one number to another.
+    pub(crate) fn slots(&self, ino: u64, numbers: &RangeInclusive<u64>) -> Result<Vec<(u64, Result<Vec<u8>>)>> {
+        // Numbers of slots stay far below 2^63, where SQLite would count them as negative.
+        let end = (*numbers.end()).min(i64::MAX.cast_unsigned());
+        let sql = "SELECT slot, sealed FROM slot WHERE ino=?1 AND slot BETWEEN ?2 AND ?3";
+        self.range(sql, &[ino, *numbers.start(), end], |n| RowKey::Slot(ino, n))
     }
 
-    fn range(&self, sql: &str, of: u64, key: impl Fn(u64) -> RowKey) -> Result<Vec<(u64, Result<Vec<u8>>)>> {
+    fn range(&self, sql: &str, of: &[u64], key: impl Fn(u64) -> RowKey) -> Result<Vec<(u64, Result<Vec<u8>>)>> {
         let mut query = self.db.prepare_cached(sql).map_err(sql_error)?;
-        let mut rows = query.query([of.cast_signed()]).map_err(sql_error)?;
+        let of = rusqlite::params_from_iter(of.iter().map(|number| number.cast_signed()));
+        let mut rows = query.query(of).map_err(sql_error)?;
         let mut found = Vec::new();
         while let Some(row) = rows.next().map_err(sql_error)? {
             let number = row.get::<_, i64>(0).map_err(sql_error)?.cast_unsigned();

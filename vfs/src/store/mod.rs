@@ -18,6 +18,7 @@ mod segment;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs::{File, TryLockError},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -279,12 +280,12 @@ impl Store {
         )
     }
 
-    /// The slots of a file by number, each opened or the reason why not.
-    pub(crate) fn slots(&self, ino: u64) -> Result<BTreeMap<u64, Result<Vec<u8>>>> {
-        let range = RowKey::Slot(ino, 0)..=RowKey::Slot(ino, u64::MAX);
+    /// The slots of a file with these numbers, each opened or the reason why not.
+    pub(crate) fn slots(&self, ino: u64, numbers: RangeInclusive<u64>) -> Result<BTreeMap<u64, Result<Vec<u8>>>> {
+        let range = RowKey::Slot(ino, *numbers.start())..=RowKey::Slot(ino, *numbers.end());
         self.range(
             range,
-            |index| index.slots(ino),
+            |index| index.slots(ino, &numbers),
             |key| match key {
                 RowKey::Slot(_, slot) => slot,
                 _ => u64::MAX,
@@ -295,7 +296,7 @@ impl Store {
     /// Rows that are not applied win over those in the index; they are looked at first, since they move there.
     fn range(
         &self,
-        keys: std::ops::RangeInclusive<RowKey>,
+        keys: RangeInclusive<RowKey>,
         read: impl FnOnce(&Index) -> Result<Vec<(u64, Result<Vec<u8>>)>>,
         number: impl Fn(RowKey) -> u64,
     ) -> Result<BTreeMap<u64, Result<Vec<u8>>>> {
