@@ -28,7 +28,7 @@ use zerocopy::IntoBytes;
 use super::wire::OutHeader;
 
 /// How long a thread that has answered looks for the next request before it sleeps.
-const SPIN: Duration = Duration::from_micros(20);
+const SPIN: Duration = Duration::from_micros(30);
 
 /// An open `/dev/fuse`.
 #[derive(Debug)]
@@ -70,7 +70,8 @@ impl Device {
                 Err(Errno::NOENT | Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
                     if since.get_or_insert_with(Instant::now).elapsed() < self.spin {
-                        std::hint::spin_loop();
+                        // Who waits for this processor, perhaps for the answer just sent, goes first.
+                        std::thread::yield_now();
                     } else {
                         let mut ready = [PollFd::new(&self.file, PollFlags::IN)];
                         match poll(&mut ready, None) {
