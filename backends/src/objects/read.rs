@@ -22,7 +22,7 @@ use super::{
 };
 
 /// Opened bodies that are kept for the next reader.
-const BODIES_BYTES_MAX: usize = 16 << 20;
+const BODIES_BYTES_MAX: usize = 4 << 20;
 /// Objects read at once.
 const PARALLEL_READS: usize = 16;
 

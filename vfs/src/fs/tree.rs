@@ -167,6 +167,13 @@ impl LocalTree for Volume {
             (RowKey::Checkpoint, Some(RowBytes { id: None, pending: false, bytes: bytes.into() }))
         });
         self.store.log(batch.rows.into_iter().chain(checkpoint));
+        for inode in touched.values() {
+            // Most files are read from their slots, and for the others the row has it from now on.
+            let mut state = inode.state.lock();
+            if !state.unlinked {
+                state.base_blocks = None;
+            }
+        }
         Self::forget_unreferred(&mut namespace, touched.into_keys().chain(batch.loaded));
         drop(namespace);
         for notice in batch.notices {
