@@ -19,6 +19,7 @@ pub mod fs;
 mod inode;
 pub mod notify;
 pub mod organization;
+mod quietly;
 pub mod store;
 pub mod sync;
 pub mod tree;

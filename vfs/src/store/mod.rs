@@ -40,6 +40,7 @@ use self::{
 use crate::{
     content::Place,
     error::{Error, ErrorKind, Result},
+    quietly::quietly,
 };
 
 /// The index in the folder of the store.
@@ -84,7 +85,7 @@ struct Queue {
     /// Rows not applied yet, newest value each.
     overlay: BTreeMap<RowKey, RowValue>,
     /// Rows being applied right now.
-    applying: BTreeMap<RowKey, RowValue>,
+    applying: Arc<BTreeMap<RowKey, RowValue>>,
     /// Rows of `overlay` that are not journaled yet.
     unjournaled: BTreeSet<RowKey>,
     /// Entry ids in the inode rows of `overlay` and of `applying`.
@@ -382,7 +383,7 @@ impl Store {
                 if queue.overlay.is_empty() {
                     return Ok(());
                 }
-                queue.applying = std::mem::take(&mut queue.overlay);
+                queue.applying = Arc::new(std::mem::take(&mut queue.overlay));
                 queue.applying_ids = std::mem::take(&mut queue.ids);
                 (queue.applying.clone(), std::mem::take(&mut queue.unjournaled))
             };
@@ -394,7 +395,13 @@ impl Store {
             }
             (rows, self.segments.position(), self.counters())
         };
-        let outcome = self.segments.sync().and_then(|()| writer.apply(rows.iter(), position, counters));
+        let index = &mut *writer;
+        let mut into_index = || index.apply(rows.iter(), position, counters);
+        let outcome = self.segments.sync().and_then(|()| match rows.len() {
+            // Not at the cost of who makes the changes, unless they come faster than that.
+            ..=APPLY_ROWS => quietly(into_index),
+            _ => into_index(),
+        });
         self.end_apply(outcome.is_ok(), BTreeSet::new());
         outcome
     }
@@ -411,8 +418,8 @@ impl Store {
         for (id, ino) in ids {
             queue.ids.entry(id).or_insert(ino);
         }
-        for (key, value) in rows {
-            queue.overlay.entry(key).or_insert(value);
+        for (key, value) in rows.iter() {
+            queue.overlay.entry(*key).or_insert_with(|| value.clone());
         }
     }
 

@@ -13,7 +13,6 @@ mod driver;
 mod inbound;
 mod outbound;
 mod plan;
-mod quietly;
 mod remote;
 mod round;
 mod status;

@@ -18,7 +18,6 @@ use parsecfs_core::{
     time::Timestamp,
 };
 
-use super::quietly::quietly;
 use super::{
     Engine, Problem,
     plan::{Readiness, SlotPlan, children_first, plan, plan_slots},
@@ -26,6 +25,7 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind, Result},
+    quietly::quietly,
     tree::{ChangeNumber, LocalContent, LocalEntry, LocalTree, PendingEntry, TreeUpdate},
 };
 
