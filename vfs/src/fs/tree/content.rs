@@ -1,0 +1,90 @@
+//! The content of a file between sync, which counts in blocks of its manifest, and the volume, which counts in pages.
+//!
+//! A block is dirty when any of its pages is, or when the file was cut within it: sync never takes for synced what differs
+//! from the storage. Content of the storage replaces that of here only where nobody has the file open.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use parsecfs_core::manifest::{BlockAccess, Manifest};
+
+use super::{Volume, batch::Batch};
+use crate::{
+    content::{PAGE, SLOT_PAGES},
+    error::Result,
+    inode::{Inode, Namespace, State},
+    store::RowKey,
+    tree::{LocalContent, Merged, SlotState},
+};
+
+impl Volume {
+    /// The entry's content becomes the base's.
+    pub(super) fn take_remote(
+        &self,
+        namespace: &mut Namespace,
+        batch: &mut Batch,
+        inode: Arc<Inode>,
+        base: Option<&Manifest>,
+        local: &Merged,
+    ) -> Result<Arc<Inode>> {
+        let Some(Manifest::File(file)) = base else { return Ok(inode) };
+        let mut state = inode.state.lock();
+        self.load_slots(inode.ino, &mut state)?;
+        self.load_base_blocks(inode.ino, &mut state)?;
+        let clean =
+            state.slots.iter().all(|(_, slot)| !slot.is_dirty(0, u8::MAX)) && state.meta.base_limit == state.meta.size;
+        let same_blocks = state.base_blocks.as_deref() == Some(file.blocks.as_slice());
+        if clean && same_blocks && state.meta.size == file.size && state.meta.blocksize == file.blocksize {
+            let mtime = local.extension.mtime_ns.unwrap_or(local.updated.as_micros().saturating_mul(1000));
+            if state.meta.mtime_ns == mtime {
+                return Ok(inode.clone_after(state));
+            }
+        }
+        let open = namespace.inodes.get(&inode.ino).is_some_and(|known| known.lookups > 0);
+        let inode = if open {
+            let meta = state.meta.clone();
+            let id = meta.entry_id();
+            drop(state);
+            self.replace_ino(namespace, batch, id, &inode, meta)
+        } else {
+            batch.rows.extend(state.slots.iter().map(|(slot, _)| (RowKey::Slot(inode.ino, slot), None)));
+            self.release_content(&mut state);
+            inode.clone_after(state)
+        };
+        let mut state = inode.state.lock();
+        (state.meta.size, state.meta.blocksize, state.meta.base_limit) = (file.size, file.blocksize, file.size);
+        state.base_blocks = Some(file.blocks.clone().into());
+        Ok(inode.clone_after(state))
+    }
+
+    /// Slots of a file as sync counts them: in blocks of its manifest.
+    pub(super) fn file_content(&self, ino: u64, state: &mut State, base: &[BlockAccess]) -> Result<LocalContent> {
+        let (size, blocksize, limit) = (state.meta.size, state.meta.blocksize, state.meta.base_limit);
+        if state.meta.removed.is_none() {
+            self.load_slots(ino, state)?;
+        }
+        let mut slots = BTreeMap::new();
+        for block in base.iter().filter(|block| block.offset < limit) {
+            let whole = block.offset.saturating_add(block.size) <= limit.min(size);
+            let state = if whole { SlotState::Synced(*block) } else { SlotState::Dirty };
+            slots.insert(block.offset / blocksize, state);
+        }
+        for (number, slot) in state.slots.iter() {
+            for extent in slot.extents.iter().filter(|extent| extent.dirty) {
+                let first = (number * SLOT_PAGES + u64::from(extent.page)) * PAGE;
+                let last = (first + u64::from(extent.pages) * PAGE).min(size).saturating_sub(1);
+                for block in first / blocksize..=last / blocksize {
+                    slots.insert(block, SlotState::Dirty);
+                }
+            }
+        }
+        Ok(LocalContent::File { size, blocksize, slots })
+    }
+}
+
+impl Inode {
+    /// Ends a lock on the state and hands the inode on.
+    fn clone_after(self: &Arc<Self>, state: parking_lot::MutexGuard<'_, State>) -> Arc<Self> {
+        drop(state);
+        self.clone()
+    }
+}

@@ -1,0 +1,118 @@
+//! Which inode an entry has.
+//!
+//! An entry keeps its inode as long as its open files may go on with what they see. When they may not - the content was
+//! replaced by another device, or the entry came back after a removal - it gets a new one, and the old one lives on
+//! without a row, for who has it open: what it still needs is in memory before its rows go.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use parsecfs_core::{id::VlobId, manifest::Manifest};
+
+use super::{
+    Volume,
+    batch::{Batch, base_row},
+};
+use crate::{
+    error::Result,
+    inode::{Inode, Kind, Known, Loaded, Meta, Namespace, ROOT_INO, State},
+    store::RowKey,
+    tree::{Merged, MergedContent},
+};
+
+impl Volume {
+    pub(super) fn make_inode(
+        &self,
+        namespace: &mut Namespace,
+        batch: &mut Batch,
+        id: VlobId,
+        local: &Merged,
+    ) -> Arc<Inode> {
+        let folder = matches!(local.content, MergedContent::Folder(_));
+        let kind = if folder { Kind::Folder } else { Kind::File };
+        let mut meta = self.new_meta(*id.as_bytes(), kind, Meta::default_mode(kind), self.owner);
+        meta.atime_ns = local.updated.as_micros().saturating_mul(1000);
+        let ino = if id == self.realm.root() { ROOT_INO } else { self.store.new_ino() };
+        let inode = Arc::new(Inode { ino, state: Mutex::new(State::new(meta, true)) });
+        batch.ids.insert(id, ino);
+        batch.inodes.insert(ino, inode.clone());
+        namespace.inodes.insert(ino, Known { inode: inode.clone(), lookups: 0 });
+        inode
+    }
+
+    /// A removed entry is back, under a new inode: the old one may be open as unlinked.
+    pub(super) fn revive(
+        &self,
+        namespace: &mut Namespace,
+        batch: &mut Batch,
+        id: VlobId,
+        old: &Arc<Inode>,
+        base: Option<&Manifest>,
+    ) -> Result<Arc<Inode>> {
+        let mut meta = old.state.lock().meta.clone();
+        if let Some(waiting) = self.removed.lock().get_mut(&meta.parent) {
+            waiting.retain(|ino| *ino != old.ino);
+        }
+        if base.is_none()
+            && let Some(base) = self.base(old.ino)?
+        {
+            let limit = content_size(&base);
+            (meta.size, meta.base_limit) = (limit, limit);
+            let ino = self.replace_ino(namespace, batch, id, old, meta);
+            batch.rows.push(base_row(ino.ino, &base));
+            return Ok(ino);
+        }
+        Ok(self.replace_ino(namespace, batch, id, old, meta))
+    }
+
+    /// Gives an entry a new inode without content; the old one lives on only for who has it open.
+    pub(super) fn replace_ino(
+        &self,
+        namespace: &mut Namespace,
+        batch: &mut Batch,
+        id: VlobId,
+        old: &Arc<Inode>,
+        mut meta: Meta,
+    ) -> Arc<Inode> {
+        self.orphan(namespace, batch, old);
+        meta.removed = None;
+        let ino = self.store.new_ino();
+        let inode = Arc::new(Inode { ino, state: Mutex::new(State::new(meta, true)) });
+        batch.ids.insert(id, ino);
+        batch.inodes.insert(ino, inode.clone());
+        namespace.inodes.insert(ino, Known { inode: inode.clone(), lookups: 0 });
+        inode
+    }
+
+    /// Takes an inode out of the store; who has it open goes on with it.
+    pub(super) fn orphan(&self, namespace: &Namespace, batch: &mut Batch, inode: &Arc<Inode>) {
+        let ino = inode.ino;
+        let mut state = inode.state.lock();
+        if !state.meta.is_folder()
+            && let Err(error) = self.load_slots(ino, &mut state)
+        {
+            tracing::warn!(ino, %error, "content of a replaced file cannot be read");
+            state.loaded = Loaded::All;
+        }
+        batch.rows.push((RowKey::Inode(ino), None));
+        batch.rows.push((RowKey::Base(ino), None));
+        batch.rows.extend(state.slots.iter().map(|(slot, _)| (RowKey::Slot(ino, slot), None)));
+        // What it still needs from the base has to be in memory before the row is gone.
+        if let Err(error) = self.load_base_blocks(ino, &mut state) {
+            tracing::warn!(ino, %error, "base of a replaced file cannot be read");
+        }
+        state.unlinked = true;
+        batch.inodes.remove(&ino);
+        self.pending.lock().remove(&ino);
+        if namespace.inodes.get(&ino).is_none_or(|known| known.lookups == 0) {
+            self.release_content(&mut state);
+        }
+    }
+}
+
+fn content_size(manifest: &Manifest) -> u64 {
+    match manifest {
+        Manifest::File(file) => file.size,
+        Manifest::Folder(_) => 0,
+    }
+}

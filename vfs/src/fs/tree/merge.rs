@@ -1,0 +1,191 @@
+//! The three updates that sync makes of an entry, each in memory and as rows of the batch.
+//!
+//! The state that an update was made for has been checked before; from here on nothing of it may fail halfway but for
+//! damage to the local store. An entry that no folder lists any more goes at the end of the batch, not before: a later
+//! update may list it elsewhere.
+
+use parsecfs_core::{id::VlobId, manifest::Manifest};
+
+use super::{
+    Volume,
+    batch::{Batch, base_row},
+};
+use crate::{
+    error::{ErrorKind, Result},
+    fs::slot_row,
+    inode::{Dentry, Inode, Namespace, ROOT_INO},
+    notify::Notice,
+    store::RowKey,
+    tree::{Merged, MergedContent},
+};
+
+impl Volume {
+    pub(super) fn put(
+        &self,
+        namespace: &mut Namespace,
+        batch: &mut Batch,
+        id: VlobId,
+        base: Option<Manifest>,
+        local: Merged,
+    ) -> Result<()> {
+        let existing = match self.batch_ino(batch, id)? {
+            Some(ino) => Some(self.batch_inode(namespace, batch, ino)?),
+            None => None,
+        };
+        let inode = match existing {
+            Some(inode) if inode.state.lock().meta.removed.is_some() => {
+                if !batch.listed.contains(&id) {
+                    return self.rebase_removed(batch, &inode, base);
+                }
+                self.revive(namespace, batch, id, &inode, base.as_ref())?
+            }
+            Some(inode) => inode,
+            None => self.make_inode(namespace, batch, id, &local),
+        };
+        let inode = match &local.content {
+            MergedContent::RemoteFile => self.take_remote(namespace, batch, inode, base.as_ref(), &local)?,
+            MergedContent::LocalFile | MergedContent::Folder(_) => inode,
+        };
+        let moved_from = self.set_merged(batch, &inode, base, &local);
+        if id == self.realm.root() {
+            let mut state = inode.state.lock();
+            (state.meta.parent, state.meta.parent_id) = (ROOT_INO, *id.as_bytes());
+        } else {
+            self.relink(namespace, batch, &inode, id, local.parent, moved_from)?;
+        }
+        if let MergedContent::Folder(children) = local.content {
+            self.set_children(namespace, batch, &inode, &children)?;
+        }
+        batch.notices.push(Notice::Inode { ino: inode.ino });
+        Ok(())
+    }
+
+    /// Attributes after a merge. Returns the folder that listed the entry before.
+    fn set_merged(&self, batch: &mut Batch, inode: &Inode, base: Option<Manifest>, local: &Merged) -> u64 {
+        let mut state = inode.state.lock();
+        let folder = matches!(local.content, MergedContent::Folder(_));
+        let meta = &mut state.meta;
+        meta.set_extension(&local.extension, folder, local.updated);
+        meta.created_us = local.created.as_micros();
+        meta.ctime_ns = self.clock.now_ns();
+        meta.change = self.store.new_change();
+        meta.changed_ns = meta.ctime_ns;
+        meta.need_sync = local.need_sync;
+        if let Some(base) = base {
+            meta.base_version = base.version();
+            batch.rows.push(base_row(inode.ino, &base));
+            if let Manifest::File(file) = base {
+                state.base_blocks = Some(file.blocks.into());
+            }
+        }
+        state.meta.parent
+    }
+
+    /// A removed entry got another remote version and stays removed.
+    fn rebase_removed(&self, batch: &mut Batch, inode: &Inode, base: Option<Manifest>) -> Result<()> {
+        if let Some(base) = base {
+            inode.state.lock().meta.base_version = base.version();
+            batch.rows.push(base_row(inode.ino, &base));
+        }
+        Ok(())
+    }
+
+    /// The entry as it is here becomes the new entry `copy`; its inode goes with it. The folder that lists the copy shows
+    /// it when its own update comes.
+    pub(super) fn fork(
+        &self,
+        namespace: &mut Namespace,
+        batch: &mut Batch,
+        id: VlobId,
+        copy: VlobId,
+        parent: VlobId,
+    ) -> Result<()> {
+        let ino = self.batch_ino(batch, id)?.ok_or(ErrorKind::Stale)?;
+        let inode = self.batch_inode(namespace, batch, ino)?;
+        let old_folder = inode.state.lock().meta.parent;
+        // The name now waits for the remote content, which gets an inode of its own.
+        if let Some((cookie, dentry)) = self.batch_folder(namespace, batch, old_folder)?.shown(ino) {
+            self.set_dentry(namespace, batch, old_folder, cookie, Dentry { ino: 0, ..dentry }, false)?;
+        }
+        let mut state = inode.state.lock();
+        let meta = &mut state.meta;
+        meta.id = *copy.as_bytes();
+        meta.base_version = 0;
+        meta.need_sync = true;
+        meta.removed = None;
+        (meta.parent, meta.parent_id) = (0, *parent.as_bytes());
+        meta.change = self.store.new_change();
+        meta.changed_ns = self.clock.now_ns();
+        batch.ids.insert(copy, ino);
+        batch.ids.insert(id, 0);
+        Ok(())
+    }
+
+    /// A state of an entry is on the storage.
+    pub(super) fn uploaded(
+        &self,
+        namespace: &mut Namespace,
+        batch: &mut Batch,
+        seen: u64,
+        manifest: Manifest,
+    ) -> Result<()> {
+        let Some(ino) = self.batch_ino(batch, manifest.id())? else { return Ok(()) };
+        let inode = self.batch_inode(namespace, batch, ino)?;
+        let mut state = inode.state.lock();
+        state.meta.base_version = manifest.version();
+        if state.meta.change == seen {
+            state.meta.need_sync = false;
+        }
+        if let Manifest::File(file) = &manifest
+            && state.meta.removed.is_none()
+        {
+            self.load_slots(ino, &mut state)?;
+            // After a later truncation the dirty pages are the only ones that are surely right: they all stay.
+            if state.meta.base_limit_change <= seen {
+                state.meta.base_limit = file.size;
+                let mut rows = Vec::new();
+                for (number, slot) in state.slots.iter_mut().filter(|(_, slot)| slot.change <= seen) {
+                    slot.mark_clean();
+                    rows.push(slot_row(ino, number, slot));
+                }
+                state.slots.drop_empty();
+                batch.rows.extend(rows);
+            }
+            state.base_blocks = Some(file.blocks.clone().into());
+        }
+        batch.rows.push(base_row(ino, &manifest));
+        Ok(())
+    }
+
+    /// Entries that no folder lists any more go, with everything below them. Not remembered as removed: bringing back what
+    /// others changed meanwhile is for the device that removed it, which knows what it had not seen (see `sync::round`).
+    pub(super) fn drop_unlisted(&self, namespace: &mut Namespace, batch: &mut Batch) -> Result<()> {
+        let mut gone = std::mem::take(&mut batch.unlisted);
+        while let Some((folder, id)) = gone.pop() {
+            let Some(ino) = self.batch_ino(batch, id)? else { continue };
+            let inode = match batch.inodes.get(&ino) {
+                Some(inode) => inode.clone(),
+                None => self.inode(namespace, ino)?,
+            };
+            let (elsewhere, removed, is_folder) = {
+                let meta = &inode.state.lock().meta;
+                (meta.parent != folder && meta.parent != 0, meta.removed.is_some(), meta.is_folder())
+            };
+            if removed || elsewhere || batch.listed.contains(&id) {
+                continue;
+            }
+            if is_folder {
+                let names = std::mem::take(&mut self.batch_folder(namespace, batch, ino)?.by_cookie);
+                namespace.folders.remove(&ino);
+                for (cookie, dentry) in names {
+                    batch.rows.push((RowKey::Dentry(ino, cookie), None));
+                    batch.forget_entry(ino, &dentry.name);
+                    gone.push((ino, dentry.id));
+                }
+            }
+            self.orphan(namespace, batch, &inode);
+            batch.ids.insert(id, 0);
+        }
+        Ok(())
+    }
+}

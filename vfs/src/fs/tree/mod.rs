@@ -1,0 +1,208 @@
+//! What sync sees and changes of the tree: [`LocalTree`] over the volume.
+//!
+//! A batch of updates is applied under the namespace lock: first every `seen` is checked, then everything is changed in
+//! memory and collected as one group of rows ([`batch`]), one update at a time ([`merge`]). What that means for the
+//! inodes, the content and the names of entries is in [`inodes`], [`content`] and [`names`]. The kernel's open files keep
+//! the content they were opened on: when another device replaced it, the entry gets a new inode, as if it had been
+//! replaced by rename.
+//!
+//! Not here: what the entry should be after a merge (`core::merge`, `sync`).
+
+mod batch;
+mod content;
+mod inodes;
+mod merge;
+mod names;
+
+use std::collections::BTreeMap;
+
+use futures::future::BoxFuture;
+use parsecfs_core::{id::VlobId, manifest::Manifest, name::EntryName, time::Timestamp};
+
+use self::batch::Batch;
+use super::{Pending, ReadOutcome, Volume};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    inode::Namespace,
+    store::{RowBytes, RowKey},
+    tree::{ChangeNumber, LocalContent, LocalEntry, LocalTree, PendingEntry, TreeUpdate},
+};
+
+impl LocalTree for Volume {
+    fn checkpoint(&self) -> Result<u64> {
+        let row = self.store.row(RowKey::Checkpoint)?;
+        let bytes = row.as_deref().map(<[u8; 8]>::try_from).transpose();
+        let damaged = |e| Error::new(ErrorKind::Corrupt, "the checkpoint in the local store").caused_by(e);
+        Ok(bytes.map_err(damaged)?.map_or(0, u64::from_le_bytes))
+    }
+
+    fn pending(&self, limit: usize) -> Result<Vec<PendingEntry>> {
+        let mut waiting: Vec<(u64, Pending)> = self.pending.lock().iter().map(|(ino, entry)| (*ino, *entry)).collect();
+        waiting.sort_unstable_by_key(|(ino, entry)| (entry.changed_ns, *ino));
+        waiting.truncate(limit);
+        let namespace = self.namespace.lock();
+        let mut found = Vec::with_capacity(waiting.len());
+        for (ino, entry) in waiting {
+            match self.inode(&namespace, ino) {
+                Ok(inode) => found.push(PendingEntry {
+                    id: inode.state.lock().meta.entry_id(),
+                    change: ChangeNumber(entry.change),
+                    changed_ns: entry.changed_ns,
+                    folder: entry.folder,
+                    bytes: entry.bytes,
+                }),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    fn pending_total(&self) -> Result<(u64, u64)> {
+        let pending = self.pending.lock();
+        Ok((pending.len() as u64, pending.values().map(|entry| entry.bytes).sum()))
+    }
+
+    fn load(&self, id: VlobId) -> Result<Option<LocalEntry>> {
+        let mut namespace = self.namespace.lock();
+        let Some(ino) = self.store.ino_of(id)? else { return Ok(None) };
+        let inode = self.inode(&namespace, ino)?;
+        let is_folder = inode.state.lock().meta.is_folder();
+        let children = if is_folder { self.children(&mut namespace, &inode)? } else { BTreeMap::new() };
+        drop(namespace);
+        let base = self.base(ino)?;
+        let mut state = inode.state.lock();
+        let meta = &state.meta;
+        let mut extension = meta.extension();
+        if let Some(known) = base.as_ref().and_then(|base| base.extension()) {
+            extension.unknown = known.unknown.clone();
+        }
+        let micros = |us| Timestamp::from_micros(us).unwrap_or(Timestamp::MAX);
+        let mut entry = LocalEntry {
+            id,
+            base: base.clone().filter(|_| meta.base_version > 0),
+            change: ChangeNumber(meta.change),
+            need_sync: meta.need_sync,
+            parent: meta.parent_entry(),
+            removed: meta.removed.as_deref().and_then(|name| EntryName::new(name).ok()),
+            created: micros(meta.created_us),
+            updated: micros(meta.updated_us),
+            extension,
+            content: LocalContent::Folder { children },
+        };
+        if !is_folder {
+            let blocks = match base {
+                Some(Manifest::File(file)) => file.blocks,
+                _ => Vec::new(),
+            };
+            entry.content = self.file_content(ino, &mut state, &blocks)?;
+        }
+        Ok(Some(entry))
+    }
+
+    fn base_versions(&self, ids: &[VlobId]) -> Result<Vec<(VlobId, u32)>> {
+        let namespace = self.namespace.lock();
+        let mut versions = Vec::with_capacity(ids.len());
+        for id in ids {
+            let Some(ino) = self.store.ino_of(*id)? else { continue };
+            let version = self.inode(&namespace, ino)?.state.lock().meta.base_version;
+            if version > 0 {
+                versions.push((*id, version));
+            }
+        }
+        Ok(versions)
+    }
+
+    fn slot(&self, id: VlobId, seen: ChangeNumber, slot: u64) -> Result<Option<Vec<u8>>> {
+        let mut fetched = Vec::new();
+        loop {
+            let namespace = self.namespace.lock();
+            let Some(ino) = self.store.ino_of(id)? else { return Ok(None) };
+            let inode = self.inode(&namespace, ino)?;
+            drop(namespace);
+            let (start, length) = {
+                let meta = &inode.state.lock().meta;
+                let start = slot.checked_mul(meta.blocksize).ok_or(ErrorKind::InvalidArgument)?;
+                (start, meta.blocksize.min(meta.size.saturating_sub(start)))
+            };
+            let length = usize::try_from(length).map_err(|_| Error::from(ErrorKind::TooLarge))?;
+            let outcome = self.read_inode(&inode, start, length, &fetched)?;
+            if inode.state.lock().meta.change != seen.0 {
+                return Ok(None);
+            }
+            match outcome {
+                ReadOutcome::Data(bytes) => return Ok(Some(bytes)),
+                ReadOutcome::Missing(blocks) => fetched.extend(self.fetch_blocking(&blocks)?),
+            }
+        }
+    }
+
+    fn apply(&self, updates: Vec<TreeUpdate>, checkpoint: Option<u64>) -> Result<()> {
+        let _changing = self.store.changing();
+        let mut namespace = self.namespace.lock();
+        for update in &updates {
+            self.check_seen(&namespace, update)?;
+        }
+        let mut batch = Batch::of(&updates);
+        for update in updates {
+            match update {
+                TreeUpdate::Put { id, base, local, .. } => self.put(&mut namespace, &mut batch, id, base, local)?,
+                TreeUpdate::Fork { id, copy, parent, .. } => {
+                    self.fork(&mut namespace, &mut batch, id, copy, parent)?;
+                }
+                TreeUpdate::Uploaded { seen, manifest } => {
+                    self.uploaded(&mut namespace, &mut batch, seen.0, manifest)?;
+                }
+            }
+        }
+        self.drop_unlisted(&mut namespace, &mut batch)?;
+        let touched = std::mem::take(&mut batch.inodes);
+        for (ino, inode) in &touched {
+            batch.rows.extend(self.changed_row(*ino, &inode.state.lock()));
+        }
+        let checkpoint = checkpoint.map(|checkpoint| {
+            let bytes = checkpoint.to_le_bytes().to_vec();
+            (RowKey::Checkpoint, Some(RowBytes { id: None, pending: false, bytes: bytes.into() }))
+        });
+        self.store.log(batch.rows.into_iter().chain(checkpoint));
+        for inode in touched.values() {
+            // Most files are read from their slots, and for the others the row has it from now on.
+            let mut state = inode.state.lock();
+            if !state.unlinked {
+                state.base_blocks = None;
+            }
+        }
+        Self::forget_unreferred(&mut namespace, touched.into_keys().chain(batch.loaded));
+        drop(namespace);
+        for notice in batch.notices {
+            self.notices.tell(notice);
+        }
+        Ok(())
+    }
+
+    fn changed<'a>(&'a self, since: u64) -> BoxFuture<'a, u64> {
+        Box::pin(async move {
+            let mut changed = self.changed.subscribe();
+            match changed.wait_for(|change| *change > since).await {
+                Ok(change) => *change,
+                // The sender lives in `self`.
+                Err(_) => since,
+            }
+        })
+    }
+}
+
+impl Volume {
+    fn check_seen(&self, namespace: &Namespace, update: &TreeUpdate) -> Result<()> {
+        let (id, seen) = match update {
+            TreeUpdate::Put { id, seen, .. } => (*id, *seen),
+            TreeUpdate::Fork { id, seen, .. } => (*id, Some(*seen)),
+            TreeUpdate::Uploaded { .. } => return Ok(()),
+        };
+        let now = match self.store.ino_of(id)? {
+            Some(ino) => Some(ChangeNumber(self.inode(namespace, ino)?.state.lock().meta.change)),
+            None => None,
+        };
+        if now == seen { Ok(()) } else { Err(Error::new(ErrorKind::Stale, "the entry has changed meanwhile")) }
+    }
+}
