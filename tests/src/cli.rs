@@ -7,7 +7,7 @@ use std::{
     sync::OnceLock,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// The program under test: `PARSECFS_MOUNTCTL`, or the one of this build, built once when it is not there.
@@ -105,6 +105,11 @@ impl CliHome {
     /// A path beside the home that goes away with it.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// The storage directory of [`CliHome::with_workspace`], as an argument.
+    pub fn storage(&self) -> String {
+        self.path("storage").to_str().expect("temporary paths are UTF-8").to_owned()
     }
 
     /// The home itself.
@@ -225,5 +230,17 @@ impl Drop for CliHome {
                 }
             }
         }
+    }
+}
+
+/// The shape of a document: its keys, with the kind of each value in place of the value.
+pub fn shape(value: &Value) -> Value {
+    match value {
+        Value::Null => json!("null"),
+        Value::Bool(_) => json!("bool"),
+        Value::Number(_) => json!("number"),
+        Value::String(_) => json!("string"),
+        Value::Array(items) => json!(items.iter().map(shape).collect::<Vec<_>>()),
+        Value::Object(fields) => Value::Object(fields.iter().map(|(key, value)| (key.clone(), shape(value))).collect()),
     }
 }
