@@ -306,3 +306,14 @@ fn symlinks_modes_and_nanoseconds_survive_a_remount() {
     assert_eq!((file.mode() & 0o7777, file.mtime(), file.mtime_nsec()), (0o640, 1_234_567_890, 123_456_789));
     assert_eq!((folder.mode() & 0o7777, folder.mtime(), folder.mtime_nsec()), (0o750, 1_234_567_890, 123_456_788));
 }
+
+#[test]
+fn nobody_executes_a_file_without_an_execute_bit() {
+    let Some(Place { mount, .. }) = place(&[]) else { return };
+    let work = &mount.path();
+    let script = "printf '#!/bin/sh\\necho ran\\n' >tool; chmod 644 tool; test ! -x tool; ! ./tool 2>/dev/null";
+    sh(work, script, &[]);
+    assert_eq!(sh(work, "chmod 755 tool; test -x tool; ./tool", &[]), "ran\n");
+    // A folder is entered, which root may whatever its bits say.
+    sh(work, "mkdir -m 700 inner; cd inner; test -x .", &[]);
+}
