@@ -31,6 +31,31 @@ macro_rules! secret_bytes {
     };
 }
 
+/// What all secrets have that are made at random and kept in documents.
+macro_rules! kept_in_documents {
+    ($name:ident, $from:ident) => {
+        impl $name {
+            /// A fresh random key.
+            #[must_use]
+            pub fn generate() -> Self {
+                Self($crate::random_bytes())
+            }
+
+            /// Wraps the bytes as they stand in a document.
+            #[must_use]
+            pub const fn $from(bytes: [u8; 32]) -> Self {
+                Self(bytes)
+            }
+
+            /// The bytes, to be written into something that is itself sealed.
+            #[must_use]
+            pub const fn expose(&self) -> &[u8; 32] {
+                &self.0
+            }
+        }
+    };
+}
+
 /// A value of 32 bytes that needs no wiping.
 macro_rules! public_bytes {
     ($(#[$doc:meta])* $name:ident) => {

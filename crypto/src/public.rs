@@ -2,32 +2,16 @@
 
 use libsodium_rs::{crypto_box, crypto_scalarmult::curve25519};
 
-use crate::{ErrorKind, Result, random_bytes, start};
+use crate::{ErrorKind, Result, start};
 
 secret_bytes! {
     /// The private key of a user, shared by all their devices, or of one side of a key exchange.
     PrivateKey, 32
 }
 
+kept_in_documents!(PrivateKey, from_bytes);
+
 impl PrivateKey {
-    /// A fresh random key.
-    #[must_use]
-    pub fn generate() -> Self {
-        Self(random_bytes())
-    }
-
-    /// Wraps the bytes as they stand in a document.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    /// The bytes, to be written into something that is itself sealed.
-    #[must_use]
-    pub const fn expose(&self) -> &[u8; 32] {
-        &self.0
-    }
-
     /// The key that others seal to.
     #[must_use]
     pub fn public_key(&self) -> PublicKey {

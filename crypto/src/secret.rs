@@ -13,25 +13,9 @@ secret_bytes! {
     SecretKey, 32
 }
 
+kept_in_documents!(SecretKey, from_bytes);
+
 impl SecretKey {
-    /// A fresh random key.
-    #[must_use]
-    pub fn generate() -> Self {
-        Self(random_bytes())
-    }
-
-    /// Wraps the bytes as they stand in a document.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    /// The bytes, to be written into something that is itself sealed.
-    #[must_use]
-    pub const fn expose(&self) -> &[u8; 32] {
-        &self.0
-    }
-
     /// Seals under a fresh random nonce: nonce ‖ tag ‖ ciphertext.
     #[must_use]
     pub fn seal(&self, plain: &[u8]) -> Vec<u8> {

@@ -2,7 +2,7 @@
 
 use libsodium_rs::crypto_sign;
 
-use crate::{ErrorKind, Result, random_bytes, start};
+use crate::{ErrorKind, Result, start};
 
 /// Size of a signature.
 pub const SIGNATURE_BYTES: usize = 64;
@@ -12,25 +12,9 @@ secret_bytes! {
     SigningKey, 32
 }
 
+kept_in_documents!(SigningKey, from_seed);
+
 impl SigningKey {
-    /// A fresh random key.
-    #[must_use]
-    pub fn generate() -> Self {
-        Self(random_bytes())
-    }
-
-    /// Wraps the seed as it stands in a document.
-    #[must_use]
-    pub const fn from_seed(seed: [u8; 32]) -> Self {
-        Self(seed)
-    }
-
-    /// The seed, to be written into something that is itself sealed.
-    #[must_use]
-    pub const fn expose(&self) -> &[u8; 32] {
-        &self.0
-    }
-
     /// The key that others check our signatures with.
     #[must_use]
     pub fn verify_key(&self) -> VerifyKey {
