@@ -7,6 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::Arc,
 };
 
@@ -68,6 +69,7 @@ struct State {
 pub struct FakeTree {
     root: VlobId,
     clock: Arc<dyn Clock>,
+    blocksize: u64,
     state: parking_lot::Mutex<State>,
     changed: watch::Sender<u64>,
 }
@@ -76,7 +78,14 @@ impl FakeTree {
     /// A tree with an empty root folder that was never synced.
     #[must_use]
     pub fn new(root: VlobId, clock: Arc<dyn Clock>) -> Arc<Self> {
-        let tree = Self { root, clock, state: parking_lot::Mutex::default(), changed: watch::Sender::new(0) };
+        Self::with_blocksize(root, clock, FAKE_BLOCKSIZE)
+    }
+
+    /// The same with other block slots in the files made here.
+    #[must_use]
+    pub fn with_blocksize(root: VlobId, clock: Arc<dyn Clock>, blocksize: u64) -> Arc<Self> {
+        let tree =
+            Self { root, clock, blocksize, state: parking_lot::Mutex::default(), changed: watch::Sender::new(0) };
         let folder = tree.entry(root, Content::Folder(BTreeMap::new()));
         tree.state.lock().entries.insert(root, Entry { need_sync: true, ..folder });
         Arc::new(tree)
@@ -112,7 +121,7 @@ impl FakeTree {
         let content = if folder {
             Content::Folder(BTreeMap::new())
         } else {
-            Content::File { size: 0, blocksize: FAKE_BLOCKSIZE, slots: BTreeMap::new() }
+            Content::File { size: 0, blocksize: self.blocksize, slots: BTreeMap::new() }
         };
         let entry = self.entry(parent, content);
         let now_ns = self.clock.now_ns();
@@ -158,11 +167,56 @@ impl FakeTree {
         });
     }
 
+    /// Writes into a file. What is not here of the slots it meets comes from `blocks`.
+    pub async fn write_at(&self, id: VlobId, offset: u64, bytes: &[u8], blocks: &dyn BlockSource) -> Result<()> {
+        let mut whole = self.read(id, blocks).await?;
+        let written = offset..offset + bytes.len() as u64;
+        let (start, end) = (usize::try_from(written.start).unwrap(), usize::try_from(written.end).unwrap());
+        whole.resize(whole.len().max(end), 0);
+        whole[start..end].copy_from_slice(bytes);
+        self.replace_in(id, &whole, written);
+        Ok(())
+    }
+
+    /// Makes a file longer or shorter. A block that is cut comes from `blocks`.
+    pub async fn resize(&self, id: VlobId, to: u64, blocks: &dyn BlockSource) -> Result<()> {
+        let mut whole = self.read(id, blocks).await?;
+        whole.resize(usize::try_from(to).unwrap(), 0);
+        self.replace_in(id, &whole, to..to);
+        Ok(())
+    }
+
+    /// The file is `whole` now, of which `written` is new. Slots that the storage does not have like this are dirty.
+    fn replace_in(&self, id: VlobId, whole: &[u8], written: Range<u64>) {
+        let now_ns = self.clock.now_ns();
+        self.edit(|state| {
+            let change = state.touch(id, now_ns);
+            let Content::File { size, blocksize, slots } = &mut state.entries.get_mut(&id).unwrap().content else {
+                panic!("not a file")
+            };
+            *size = whole.len() as u64;
+            for (slot, bytes) in (0..).zip(whole.chunks(usize::try_from(*blocksize).unwrap())) {
+                let start = slot * *blocksize;
+                let is_written = !written.is_empty() && written.start < start + *blocksize && start < written.end;
+                let is_synced = match slots.get(&slot) {
+                    Some(Slot::Synced(block)) => block.offset + block.size <= *size,
+                    Some(Slot::Dirty(..)) => false,
+                    None => true,
+                };
+                if is_written || !is_synced {
+                    slots.insert(slot, Slot::Dirty(bytes.to_vec(), change));
+                }
+            }
+            let end = size.div_ceil(*blocksize);
+            slots.retain(|slot, _| *slot < end);
+        });
+    }
+
     /// Changes the attributes of an entry.
     pub fn set_extension(&self, id: VlobId, extension: Extension) {
         let now_ns = self.clock.now_ns();
         self.edit(|state| {
-            state.touch(id, now_ns);
+            state.touch_attributes(id, now_ns);
             state.entries.get_mut(&id).unwrap().extension = extension;
         });
     }
@@ -185,7 +239,7 @@ impl FakeTree {
             let names = state.names();
             let id = state.unlist(from, name, now_ns);
             if from != to {
-                state.touch(id, now_ns);
+                state.touch_attributes(id, now_ns);
                 state.entries.get_mut(&id).unwrap().parent = to;
             }
             state.list(to, new.clone(), id, now_ns);
@@ -253,18 +307,30 @@ impl FakeTree {
     pub fn snapshot(&self) -> Arc<Self> {
         let state = self.state.lock().clone();
         let changed = watch::Sender::new(state.changes);
-        Arc::new(Self { root: self.root, clock: self.clock.clone(), state: parking_lot::Mutex::new(state), changed })
+        Arc::new(Self {
+            root: self.root,
+            clock: self.clock.clone(),
+            blocksize: self.blocksize,
+            state: parking_lot::Mutex::new(state),
+            changed,
+        })
     }
 }
 
 impl State {
+    /// A change of content, or of the names in a folder.
     fn touch(&mut self, id: VlobId, now_ns: i64) -> ChangeNumber {
+        self.entries.get_mut(&id).unwrap().updated = Timestamp::from_micros(now_ns / 1000).unwrap();
+        self.touch_attributes(id, now_ns)
+    }
+
+    /// A change of anything else.
+    fn touch_attributes(&mut self, id: VlobId, now_ns: i64) -> ChangeNumber {
         self.changes += 1;
         let entry = self.entries.get_mut(&id).unwrap();
         entry.change = ChangeNumber(self.changes);
         entry.changed_ns = now_ns;
         entry.need_sync = true;
-        entry.updated = Timestamp::from_micros(now_ns / 1000).unwrap();
         entry.change
     }
 
@@ -356,7 +422,7 @@ impl State {
         let mut entry = self.entries[&id].clone();
         (entry.base, entry.parent, entry.removed) = (None, parent, None);
         assert!(self.entries.insert(copy, entry).is_none(), "the id of the copy is taken");
-        self.touch(copy, now_ns);
+        self.touch_attributes(copy, now_ns);
         if let Content::File { slots, .. } = &mut self.entries.get_mut(&copy).unwrap().content {
             for slot in slots.values_mut() {
                 if let Slot::Dirty(_, changed) = slot {
@@ -404,7 +470,7 @@ impl LocalTree for FakeTree {
                 change: entry.change,
                 changed_ns: entry.changed_ns,
                 folder: matches!(entry.content, Content::Folder(_)),
-                bytes: bytes as u64 * FAKE_BLOCKSIZE,
+                bytes: bytes as u64 * self.blocksize,
             }
         };
         let mut found: Vec<_> = state.entries.iter().filter(|entry| waits(&entry)).map(pending).collect();

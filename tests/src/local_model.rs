@@ -24,8 +24,8 @@ use parsecfs_vfs::{
     clock::Clock,
     error::{ErrorKind, Result},
     fs::{
-        Attributes, BLOCK_BYTES, FallocateMode, Fetched, Maker, NewKind, ReadOutcome, RenameMode, SetAttributes,
-        SetTime, Volume, WriteOutcome, XattrFlags,
+        Attributes, FallocateMode, Fetched, Maker, NewKind, ReadOutcome, RenameMode, SetAttributes, SetTime, Volume,
+        WriteOutcome, XattrFlags,
     },
     notify::Notices,
     store::{Disk, RealDisk, Store},
@@ -353,7 +353,13 @@ impl Blocks {
                 updated: entry.updated,
                 size: *size,
                 blocksize: *blocksize,
-                blocks: slots.iter().map(|(slot, state)| self.block(volume, id, entry.change, *slot, state)).collect(),
+                blocks: slots
+                    .iter()
+                    .map(|(slot, state)| match state {
+                        SlotState::Synced(block) => *block,
+                        SlotState::Dirty => self.dirty(volume, id, entry.change, (*slot, *blocksize)),
+                    })
+                    .collect(),
                 extension,
                 unknown: Default::default(),
             }),
@@ -361,18 +367,20 @@ impl Blocks {
         (entry.change, manifest)
     }
 
-    fn block(&self, volume: &Volume, id: VlobId, seen: ChangeNumber, slot: u64, state: &SlotState) -> BlockAccess {
-        if let SlotState::Synced(block) = state {
-            return *block;
-        }
+    fn dirty(&self, volume: &Volume, id: VlobId, seen: ChangeNumber, (slot, blocksize): (u64, u64)) -> BlockAccess {
         let bytes = volume.slot(id, seen, slot).expect("a slot").expect("nothing was written since");
         assert!(!bytes.is_empty(), "a slot behind the end of the file");
+        self.store(slot * blocksize, bytes)
+    }
+
+    /// Keeps the bytes at a place of a file as a block.
+    pub fn store(&self, offset: u64, bytes: Vec<u8>) -> BlockAccess {
         let mut blocks = self.0.lock();
         let mut name = [0; 16];
         name[..8].copy_from_slice(&(blocks.len() as u64).to_le_bytes());
         let access = BlockAccess {
             id: BlockId::from_bytes(name),
-            offset: slot * BLOCK_BYTES,
+            offset,
             size: bytes.len() as u64,
             digest: *sha256(&bytes).as_bytes(),
         };
