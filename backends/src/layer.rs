@@ -117,6 +117,14 @@ macro_rules! layer {
             fn capabilities(&self) -> Capabilities {
                 self.inner.capabilities()
             }
+
+            fn verify<'a>(
+                &'a self,
+                realms: &'a [RealmId],
+                proof: Proof<'a>,
+            ) -> BoxFuture<'a, Result<Option<Verified>>> {
+                self.inner.verify(realms, proof)
+            }
         }
     };
 }
@@ -132,5 +140,6 @@ mod names {
             Event, EventSource, KeysBundle, Mailbox, Result, Statement, Storage, VlobRecord, VlobStore, VlobWrite,
             WriteOutcome,
         },
+        verify::{Proof, Verified},
     };
 }

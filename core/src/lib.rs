@@ -14,7 +14,7 @@
 //! | [`local_device`], [`device_file`] | a device with its secrets, and the file it lies in |
 //! | [`invite`], [`shamir`] | what an invitation, and recovery by shares, hand over |
 //! | [`url`] | addresses of servers and organizations, invitations |
-//! | [`storage`] | the contract that every backend keeps |
+//! | [`storage`], [`verify`] | the contract that every backend keeps; what reading all of one found |
 
 pub mod block;
 pub mod certificate;
@@ -34,3 +34,4 @@ pub mod storage;
 pub mod time;
 pub mod trust;
 pub mod url;
+pub mod verify;

@@ -19,6 +19,7 @@ use futures::{future::BoxFuture, stream::BoxStream};
 use crate::{
     id::{BlockId, DeviceId, InvitationToken, RealmId, UserId, VlobId},
     time::Timestamp,
+    verify::{Proof, Verified},
 };
 
 /// Sealed bytes, shared without copying.
@@ -398,6 +399,13 @@ pub trait EventSource: Send + Sync {
 pub trait Storage: CertificateStore + VlobStore + BlockStore + Mailbox + EventSource {
     /// What this storage can do.
     fn capabilities(&self) -> Capabilities;
+
+    /// Reads everything that these realms and the organization rest on, and names what is damaged; damage is no error.
+    /// `None` when the storage looks after that itself, as a server does.
+    fn verify<'a>(&'a self, realms: &'a [RealmId], proof: Proof<'a>) -> BoxFuture<'a, Result<Option<Verified>>> {
+        let _ = (realms, proof);
+        Box::pin(std::future::ready(Ok(None)))
+    }
 }
 
 /// Proves to a backend which device is asking, without giving it the key.

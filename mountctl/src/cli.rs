@@ -75,7 +75,7 @@ pub enum Command {
     #[command(subcommand)]
     Device(Device),
     /// Look for what is wrong on this machine and with the workspaces
-    Doctor,
+    Doctor(Doctor),
     /// Print completions for a shell
     Completions {
         /// Which shell
@@ -86,6 +86,14 @@ pub enum Command {
     /// Serve a home in the background; commands start it
     #[command(hide = true)]
     Agent,
+}
+
+/// `doctor`
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Also read all that is kept of the organizations, and name every damaged object; takes as long as reading it
+    #[arg(long)]
+    pub deep: bool,
 }
 
 /// `quickstart`

@@ -75,9 +75,10 @@ impl Devices {
     fn damaged(&self) -> Failure {
         Failure::new(
             Kind::DeviceFile,
-            format!("the device file {} is damaged or incomplete", self.unreadable.join(", ")),
+            format!("the device file {} is damaged, incomplete or of a newer version", self.unreadable.join(", ")),
         )
-        .hint("put a copy of it back, or make a new device with `mountctl device recovery import FILE`")
+        .hint("if a newer version of mountctl wrote it, use that one; else put a copy of it back, or make a new device with \
+             `mountctl device recovery import FILE`")
     }
 }
 

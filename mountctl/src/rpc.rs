@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{failure::Failure, secret::Secret};
+use crate::{exit::Kind, failure::Failure, secret::Secret};
 
 /// Longest line either side accepts; a request carries a password at most, a reply a list of workspaces.
 pub const LINE_BYTES_MAX: u64 = 16 << 20;
@@ -153,7 +153,10 @@ pub enum DeviceCall {
     /// Makes a recovery device; answers [`RecoveryView`].
     ExportRecovery,
     /// Looks for what is wrong with the storage and this device's stores; answers a list of [`Finding`].
-    Check,
+    Check {
+        /// Also read all that the storage keeps.
+        deep: bool,
+    },
 }
 
 /// How to mount.
@@ -339,6 +342,22 @@ pub struct Finding {
     pub message: String,
     /// What to do.
     pub hint: Option<String>,
+}
+
+impl Finding {
+    /// What could not be done. Damage sends people to the doctor, but not from there: it says what comes next.
+    #[must_use]
+    pub fn failed(check: &str, verdict: Verdict, failure: Failure) -> Self {
+        let hint = match failure.kind {
+            Kind::Corrupt => Some(
+                "with --deep each damaged object is named: put those back from a copy of the storage; files that are \
+                 here can be used"
+                    .to_owned(),
+            ),
+            _ => failure.hint,
+        };
+        Self { check: check.to_owned(), verdict, message: failure.message, hint }
+    }
 }
 
 /// What a check came to.

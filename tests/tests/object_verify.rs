@@ -6,12 +6,13 @@ use std::{collections::HashMap, fs, path::Path, sync::Arc};
 
 use parsecfs_backends::{
     conformance::{TestLogKeys, World},
-    objects::{self, ObjectStorage, Options, verify::Verified},
+    objects::{self, ObjectStorage, Options},
 };
 use parsecfs_core::{
     id::{BlockId, RealmId, VlobId},
-    storage::{Block, BlockStore, Bytes, CertificateStore, VlobStore, WriteOutcome},
+    storage::{Block, BlockStore, Bytes, CertificateStore, Storage, VlobStore, WriteOutcome},
     time::Timestamp,
+    verify::{Part, Verified},
 };
 
 const REALM: RealmId = RealmId::from_bytes([7; 16]);
@@ -61,8 +62,8 @@ impl Store {
     }
 
     async fn verify(&self) -> Verified {
-        let opens = |id: BlockId, block: &Block| self.blocks[&id] == block.bytes;
-        self.storage.verify(REALM, &opens).await.unwrap()
+        let opens = |_: RealmId, id: BlockId, block: &Block| self.blocks[&id] == block.bytes;
+        self.storage.verify(&[REALM], &opens).await.unwrap().expect("nobody else looks after a directory")
     }
 }
 
@@ -118,5 +119,6 @@ async fn a_foreign_name_in_a_log_is_named() {
     let name = format!("r/{REALM}/log/00000000/003 (conflicted copy)");
     fs::write(place.join(&name), b"whatever").unwrap();
     let found = store.verify().await.damaged;
-    assert_eq!(found.iter().map(|damaged| &damaged.key).collect::<Vec<_>>(), [&name]);
+    let found: Vec<_> = found.iter().map(|damaged| (&damaged.key, damaged.realm, damaged.part)).collect();
+    assert_eq!(found, [(&name, Some(REALM), Part::Foreign)]);
 }

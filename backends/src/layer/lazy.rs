@@ -125,4 +125,8 @@ impl Storage for Lazy {
     fn capabilities(&self) -> Capabilities {
         self.capabilities.clone()
     }
+
+    fn verify<'a>(&'a self, realms: &'a [RealmId], proof: Proof<'a>) -> BoxFuture<'a, Result<Option<Verified>>> {
+        async move { self.shared.storage().await?.verify(realms, proof).await }.boxed()
+    }
 }

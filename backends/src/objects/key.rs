@@ -3,6 +3,7 @@
 use parsecfs_core::{
     id::{BlockId, InvitationToken, RealmId},
     storage::LogId,
+    verify::Part,
 };
 
 /// Random name of a pack.
@@ -122,6 +123,26 @@ pub(super) fn boundary(log: LogId) -> String {
 
 pub(super) fn note(token: InvitationToken, name: &str) -> String {
     format!("inv/{token}/{}", hex(name.as_bytes()))
+}
+
+/// What an object is for, and whose it is.
+pub(super) fn part(key: &str) -> (Option<RealmId>, Part) {
+    if key.starts_with("org/") {
+        return (None, Part::OrganizationLog);
+    }
+    if key.starts_with(HINTS) {
+        return (key.rsplit_once("r-").and_then(|(_, realm)| RealmId::parse(realm)), Part::Checkpoint);
+    }
+    let mut steps = key.split('/').skip(1);
+    let realm = steps.next().and_then(RealmId::parse);
+    let part = match steps.next() {
+        Some("log") => Part::RealmLog,
+        Some("ck" | "cks") => Part::Checkpoint,
+        Some("v") => Part::Manifests,
+        Some("b" | "p") => Part::Blocks,
+        _ => Part::Foreign,
+    };
+    (realm, part)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@
 //! | `append`, `commit` | the two kinds of writers |
 //! | `read` | manifests and blocks out of entries, packs and objects |
 //! | `checkpoint`, [`maintenance`] | starting without reading it all; garbage and truncation |
-//! | [`verify`] | reading everything to find damage |
+//! | `verify` | reading everything to find damage |
 //! | `memory` | what the device remembers between runs |
 //!
 //! Locks, in this order: a realm's log, the organization's log, short `std` locks that are never held across an await.
@@ -36,7 +36,7 @@ mod pack;
 mod read;
 mod realm;
 pub mod verbs;
-pub mod verify;
+mod verify;
 mod watch;
 mod wire;
 
@@ -56,6 +56,7 @@ use parsecfs_core::{
         VlobRecord, VlobStore, VlobWrite, WriteOutcome,
     },
     time::Timestamp,
+    verify::{Proof, Verified},
 };
 
 pub use self::format::Format;
@@ -339,5 +340,9 @@ const POLL: Duration = Duration::from_secs(30);
 impl Storage for ObjectStorage {
     fn capabilities(&self) -> Capabilities {
         capabilities()
+    }
+
+    fn verify<'a>(&'a self, realms: &'a [RealmId], proof: Proof<'a>) -> BoxFuture<'a, Result<Option<Verified>>> {
+        async move { Ok(Some(self.shared.verify(realms, proof).await?)) }.boxed()
     }
 }

@@ -6,10 +6,11 @@
 use parsecfs_core::{
     id::{BlockId, RealmId},
     storage::{Block, Error, ErrorKind, LogId, Result},
+    verify::{Damaged, Part, Proof, Verified},
 };
 
 use super::{
-    ObjectStorage, Shared, checkpoint,
+    Shared, checkpoint,
     entry::{Hash, Head, Payload, RawEntry},
     follow::{RealmLog, RealmState, boundary},
     key,
@@ -19,64 +20,27 @@ use super::{
     realm::{self, BlockPlace, Certificates, Data, Opened, Rules},
 };
 
-/// What a deep verify read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verified {
-    /// Entries of the organization's log and the realm's.
-    pub entries: u64,
-    /// Entries without effect: repeats, or somebody wrote who may not.
-    pub void: u64,
-    /// Entries for which this device has no key.
-    pub sealed: u64,
-    /// Blocks that the present state names.
-    pub blocks: u64,
-    /// What is damaged or missing.
-    pub damaged: Vec<Damaged>,
+/// Whether an error tells of damage, and not of trouble with reading.
+fn is_damage(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound | ErrorKind::Rollback)
 }
 
-/// One damaged object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damaged {
-    /// Its key: names nothing but numbers and random ids.
-    pub key: String,
-    /// What is wrong with it.
-    pub why: String,
-}
-
-/// Says whether a sealed block opens, for the caller that has the keys.
-pub type Proof<'a> = &'a (dyn Fn(BlockId, &Block) -> bool + Sync);
-
-impl Verified {
-    fn damage(&mut self, key: impl Into<String>, why: impl ToString) {
-        self.damaged.push(Damaged { key: key.into(), why: why.to_string() });
-    }
-
-    /// Takes damage down and passes all other trouble on.
-    fn note<T>(&mut self, key: &str, result: Result<T>) -> Result<Option<T>> {
-        match result {
-            Ok(value) => Ok(Some(value)),
-            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound | ErrorKind::Rollback) => {
-                self.damage(key, error);
-                Ok(None)
-            }
-            Err(error) => Err(error),
+/// Takes damage down and passes all other trouble on.
+fn note<T>(found: &mut Verified, key: &str, result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if is_damage(&error) => {
+            damage(found, key, error);
+            Ok(None)
         }
+        Err(error) => Err(error),
     }
 }
 
-impl ObjectStorage {
-    /// Reads both logs, the checkpoint and every referenced block, and names what is damaged.
-    ///
-    /// # Errors
-    /// As a read; damage is no error but a finding.
-    pub async fn verify(&self, realm: RealmId, proof: Proof<'_>) -> Result<Verified> {
-        let mut found = Verified::default();
-        self.shared.verify_organization(&mut found).await?;
-        if let Some(state) = self.shared.verify_realm(realm, &mut found).await? {
-            self.shared.verify_payloads(realm, &state, proof, &mut found).await?;
-        }
-        Ok(found)
-    }
+fn damage(found: &mut Verified, key: impl Into<String>, why: impl ToString) {
+    let key = key.into();
+    let (realm, part) = key::part(&key);
+    found.damaged.push(Damaged { key, realm, part, why: why.to_string() });
 }
 
 /// Walks a log that may have holes: after one, the chain is picked up again but nothing is replayed any more.
@@ -96,7 +60,12 @@ impl Walk {
         for listed in shared.verbs.list_after(&key::log_folder(log), "").await? {
             match key::entry_seq(log, &listed.key).filter(|seq| key::entry(log, *seq) == listed.key) {
                 Some(seq) => end = end.max(seq + 1),
-                None => found.damage(listed.key, "not the name of an entry: another program was here"),
+                None => found.damaged.push(Damaged {
+                    realm: key::part(&listed.key).0,
+                    part: Part::Foreign,
+                    key: listed.key,
+                    why: "not the name of an entry".to_owned(),
+                }),
             }
         }
         Ok(Self { log, next: from, end, prev: (from == 0).then_some(Head::EMPTY.hash), is_whole: true })
@@ -115,7 +84,7 @@ impl Walk {
                 }
                 Err(Error::new(ErrorKind::Rollback, "does not continue the entry before"))
             });
-            match found.note(&name, entry)? {
+            match note(found, &name, entry)? {
                 Some(entry) => {
                     self.prev = Some(entry.hash);
                     return Ok(Some(entry));
@@ -128,7 +97,29 @@ impl Walk {
 }
 
 impl Shared {
-    async fn verify_organization(&self, found: &mut Verified) -> Result<()> {
+    /// Reads the logs, the checkpoints and every referenced block, and names what is damaged.
+    pub(super) async fn verify(&self, realms: &[RealmId], proof: Proof<'_>) -> Result<Verified> {
+        let mut found = Verified::default();
+        let is_organization_whole = self.verify_organization(&mut found).await?;
+        for &realm in realms {
+            match self.verify_realm(realm, is_organization_whole, &mut found).await {
+                Ok(Some(state)) => self.verify_payloads(realm, &state, proof, &mut found).await?,
+                Ok(None) => found.unread.push(realm),
+                Err(error) if is_damage(&error) => {
+                    found.unread.push(realm);
+                    // What is named already is the reason.
+                    if found.damaged.is_empty() {
+                        damage(&mut found, key::log_folder(LogId::Realm(realm)), error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether the log has no hole.
+    async fn verify_organization(&self, found: &mut Verified) -> Result<bool> {
         let mut walk = Walk::of(self, LogId::Organization, 0, found).await?;
         let mut state = Organization::empty(self.options.root);
         while let Some(entry) = walk.next(self, found).await? {
@@ -139,24 +130,31 @@ impl Shared {
                 found.void += u64::from(!counts);
             }
         }
-        Ok(())
+        Ok(walk.is_whole)
     }
 
-    /// Replays the log; `None` when it has holes.
-    async fn verify_realm(&self, realm: RealmId, found: &mut Verified) -> Result<Option<Data>> {
+    /// Replays the log; `None` when it has holes, or the organization's, without which nobody can judge an entry.
+    async fn verify_realm(
+        &self,
+        realm: RealmId,
+        is_organization_whole: bool,
+        found: &mut Verified,
+    ) -> Result<Option<Data>> {
         let log = LogId::Realm(realm);
         let from = boundary(&*self.verbs, log).await?;
-        let checkpoint = self.verify_checkpoint(realm, found).await?;
+        let mut blamed = Verified::default();
+        let checkpoint = if is_organization_whole { self.verify_checkpoint(realm, &mut blamed).await? } else { None };
         let mut certificates = Certificates::empty(realm, self.options.root);
         let mut data = Data::default();
         let mut compare = None;
         match checkpoint {
             Some(state) if from > 0 => (certificates, data) = (state.certificates, state.data),
             Some(state) => compare = Some(state),
-            None if from > 0 => return Ok(None),
             None => {}
         }
         let mut walk = Walk::of(self, log, from, found).await?;
+        // Below a boundary only a checkpoint tells.
+        walk.is_whole = is_organization_whole && certificates.head.seq >= from;
         while let Some(entry) = walk.next(self, found).await? {
             if walk.is_whole && entry.header.seq == certificates.head.seq {
                 self.replay(&entry, &mut certificates, &mut data, found).await?;
@@ -164,8 +162,12 @@ impl Shared {
             if let Some(state) = compare.take_if(|state| walk.is_whole && state.data.seq == data.seq)
                 && !checkpoint::are_equal(&state.data, &data)
             {
-                found.damage(key::hint(log), "the checkpoint says something else than the log");
+                damage(found, key::hint(log), "the checkpoint says something else than the log");
             }
+        }
+        // A checkpoint rests on the entry below it: when one is damaged, that one is at fault.
+        if !found.damaged.iter().any(|damaged| damaged.realm == Some(realm) && damaged.part == Part::RealmLog) {
+            found.damaged.append(&mut blamed.damaged);
         }
         Ok(walk.is_whole.then_some(data))
     }
@@ -175,7 +177,7 @@ impl Shared {
         let Some(name) = hint.and_then(|hint| String::from_utf8(hint.to_vec()).ok()) else { return Ok(None) };
         let mut state = RealmLog::open(realm, &self.options)?.state.into_inner();
         let loaded = checkpoint::load(self, realm, &name, &mut state).await;
-        Ok(found.note(&name, loaded)?.map(|()| state))
+        Ok(note(found, &name, loaded)?.map(|()| state))
     }
 
     async fn replay(
@@ -207,16 +209,16 @@ impl Shared {
             if let Payload::Pack(name, _) = place.payload {
                 let name = key::manifests(realm, &name);
                 let read = self.payload(realm, place.seq, place.payload, &name).await;
-                found.note(&name, read)?;
+                note(found, &name, read)?;
             }
         }
         for (id, place) in &data.blocks {
             found.blocks += 1;
             let (name, block) = self.placed_block(realm, *id, *place).await;
-            if let Some(block) = found.note(&name, block)?
-                && !proof(*id, &block)
+            if let Some(block) = note(found, &name, block)?
+                && !proof(realm, *id, &block)
             {
-                found.damage(name, "the block does not open");
+                damage(found, name, "the block does not open");
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use parsecfs_vfs::{
     organization::{Organization, WorkspaceSummary},
 };
 
-use super::{mounts::Mounts, views};
+use super::{deep, mounts::Mounts, views};
 use crate::{
     daemon,
     failure::Failure,
@@ -16,12 +16,15 @@ use crate::{
 };
 
 /// Looks at everything; what cannot be looked at is a finding too.
-pub(super) async fn run(organization: &Arc<Organization>, mounts: &Arc<Mounts>) -> Vec<Finding> {
+pub(super) async fn run(organization: &Arc<Organization>, mounts: &Arc<Mounts>, deep: bool) -> Vec<Finding> {
     let mut findings = vec![storage(organization).await, recovery(organization)];
     match organization.workspaces().await {
         Ok(summaries) => {
             for summary in &summaries {
                 findings.extend(workspace(organization, summary, mounts).await);
+            }
+            if deep {
+                findings.extend(deep::run(organization, &summaries).await);
             }
         }
         Err(error) => findings.push(problem("workspaces", error.into())),
@@ -29,12 +32,12 @@ pub(super) async fn run(organization: &Arc<Organization>, mounts: &Arc<Mounts>) 
     findings
 }
 
-fn finding(check: &str, verdict: Verdict, message: impl Into<String>) -> Finding {
+pub(super) fn finding(check: &str, verdict: Verdict, message: impl Into<String>) -> Finding {
     Finding { check: check.to_owned(), verdict, message: message.into(), hint: None }
 }
 
-fn problem(check: &str, failure: Failure) -> Finding {
-    Finding { check: check.to_owned(), verdict: Verdict::Problem, message: failure.message, hint: failure.hint }
+pub(super) fn problem(check: &str, failure: Failure) -> Finding {
+    Finding::failed(check, Verdict::Problem, failure)
 }
 
 async fn storage(organization: &Organization) -> Finding {

@@ -4,6 +4,7 @@
 //! and nobody asked for a while. It never touches a path inside its own mounts. Its log holds ids, never names or paths.
 
 mod check;
+mod deep;
 mod mounts;
 mod record;
 pub mod server;

@@ -92,7 +92,7 @@ impl Work {
                     passphrase: Secret::from(recovery.passphrase),
                 })
             }
-            DeviceCall::Check => done(&check::run(organization, &self.mounts).await),
+            DeviceCall::Check { deep } => done(&check::run(organization, &self.mounts, deep).await),
         }
     }
 

@@ -75,7 +75,7 @@ fn forget(context: &Context, id: &str, force: bool) -> Result<()> {
 
 fn refuse_unsynced(context: &Context, device: &parsecfs_vfs::organization::AvailableDevice) -> Result<()> {
     let findings: Vec<Finding> = context
-        .ask_as(device, DeviceCall::Check)
+        .ask_as(device, DeviceCall::Check { deep: false })
         .map_err(|failure| failure.hint("--force forgets it without looking for changes that are nowhere else"))?;
     match findings.iter().find(|finding| finding.check == "unsynced" && finding.verdict > Verdict::Skipped) {
         Some(finding) => Err(Failure::new(Kind::Unsynced, finding.message.clone())

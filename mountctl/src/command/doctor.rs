@@ -4,6 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::{
     agent,
+    cli::Doctor,
     command::Context,
     devices::Devices,
     exit::Kind,
@@ -18,10 +19,15 @@ const KERNEL_MIN: (u32, u32) = (5, 4);
 /// 2024-01-01: a clock before it was never set, and every signature it makes would be refused.
 const CLOCK_MIN_S: u64 = 1_704_067_200;
 
-pub(super) fn run(context: &Context) -> Result<()> {
+pub(super) fn run(context: &Context, arguments: &Doctor) -> Result<()> {
+    let devices = devices(context, arguments.deep)?;
+    // After the agent was asked, and started for that if need be: a starting agent takes away what a killed one left.
     let mounts = context.mounts()?;
     let mut findings = vec![kernel(), fuse_device(), fusermount(), stale_mounts(&mounts), clock()];
-    findings.extend(devices(context)?);
+    findings.extend(devices);
+    if findings.iter().any(|finding| finding.verdict == Verdict::Problem) {
+        findings.push(finding("log", Verdict::Ok, agent::log_path(&context.home).display().to_string()));
+    }
     let problems = findings.iter().filter(|finding| finding.verdict == Verdict::Problem).count();
     context.output.answer(&findings, |findings| text(context, findings))?;
     match problems {
@@ -47,7 +53,7 @@ fn finding(check: &str, verdict: Verdict, message: impl Into<String>) -> Finding
 }
 
 fn failed(check: &str, verdict: Verdict, failure: Failure) -> Finding {
-    Finding { check: check.to_owned(), verdict, message: failure.message, hint: failure.hint }
+    Finding::failed(check, verdict, failure)
 }
 
 fn kernel() -> Finding {
@@ -117,7 +123,7 @@ fn clock() -> Finding {
     }
 }
 
-fn devices(context: &Context) -> Result<Vec<Finding>> {
+fn devices(context: &Context, deep: bool) -> Result<Vec<Finding>> {
     let devices = Devices::of(&context.home)?;
     let mut findings: Vec<_> = devices
         .unreadable()
@@ -128,7 +134,7 @@ fn devices(context: &Context) -> Result<Vec<Finding>> {
         })
         .collect();
     for device in devices.all() {
-        match context.ask_as::<Vec<Finding>>(device, DeviceCall::Check) {
+        match context.ask_as::<Vec<Finding>>(device, DeviceCall::Check { deep }) {
             Ok(more) => findings.extend(more),
             Err(failure) => {
                 // Nobody gave the password: that is no illness.
@@ -136,11 +142,6 @@ fn devices(context: &Context) -> Result<Vec<Finding>> {
                 findings.push(failed("organization", verdict, failure));
             }
         }
-    }
-    if let Some(log) =
-        findings.iter().any(|finding| finding.verdict == Verdict::Problem).then(|| agent::log_path(&context.home))
-    {
-        findings.push(finding("log", Verdict::Ok, log.display().to_string()));
     }
     Ok(findings)
 }

@@ -57,7 +57,7 @@ pub(crate) fn run(cli: Cli, output: Output) -> Result<()> {
         Command::Wait(arguments) => sync::wait(&context, &arguments),
         Command::Device(Device::Recovery(command)) => recovery::run(&context, command),
         Command::Device(command) => device::run(&context, command),
-        Command::Doctor => doctor::run(&context),
+        Command::Doctor(arguments) => doctor::run(&context, &arguments),
         Command::Agent => agent::run(&context.home, context.global.verbose),
         Command::Completions { .. } | Command::Man => unreachable!("answered above, without a home"),
     }

@@ -7,6 +7,7 @@
 //! | [`workspace`], [`realm_keys`] | making and listing workspaces; their keys |
 //! | [`documents`] | manifests and blocks between their clear and their sealed form |
 //! | [`recovery`] | further devices of the same person |
+//! | [`verify`] | reading all of the storage to find damage |
 //! | [`device_store`] | device files on disk |
 //! | `certificate_store` | the local copy that an offline start needs |
 //!
@@ -24,6 +25,7 @@ pub mod found;
 pub mod keys;
 pub mod realm_keys;
 pub mod recovery;
+pub mod verify;
 pub mod workspace;
 
 use std::{
