@@ -29,6 +29,7 @@ fn a_truncated_and_a_changed_certificate_log_are_12_and_whole_again_they_work() 
         assert_eq!(error["kind"], "corrupt", "{error}");
         let said = home.run(&["doctor"]);
         assert_eq!(said.code, Some(18), "{said:?}");
+        assert!(said.stdout.contains("--deep") && !said.stdout.contains("mountctl doctor"), "{said:?}");
     }
     fs::write(&newest, &whole).unwrap();
     home.ok(&["workspace", "create", "Videos"]);
