@@ -119,7 +119,9 @@ impl CliHome {
 
     /// A command for this home, with `--json`.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(program());
+        // Who runs the tests in the background of a script ignores interrupts, and so would all that they start.
+        let mut command = Command::new("env");
+        command.arg("--default-signal=INT").arg(program());
         command.arg("--home").arg(self.home()).arg("--json").args(arguments);
         command.env_remove("MOUNTCTL_HOME").env_remove("MOUNTCTL_DEVICE").env_remove("MOUNTCTL_PASSWORD_FILE");
         command.env_remove("DBUS_SESSION_BUS_ADDRESS").stdin(Stdio::null());
