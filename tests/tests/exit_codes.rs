@@ -91,8 +91,15 @@ fn an_interrupted_wait_is_130_for_a_shell_and_leaves_the_mount_as_it_was() {
     fs::rename(home.path("storage"), home.path("away")).unwrap();
     fs::write(Path::new(&dir).join("note"), "only here").unwrap();
     let mut wait = home.command(&["wait", "--synced"]).stdout(Stdio::null()).spawn().unwrap();
-    interrupt(wait.id());
-    assert_eq!(wait.wait().unwrap().signal(), Some(2));
+    // Until it listens: before, a job in the background of a script ignores it.
+    let ended = loop {
+        interrupt(wait.id());
+        if let Some(ended) = wait.try_wait().unwrap() {
+            break ended;
+        }
+        std::thread::yield_now();
+    };
+    assert_eq!(ended.signal(), Some(2));
     assert_eq!(fs::read_to_string(Path::new(&dir).join("note")).unwrap(), "only here");
     fs::rename(home.path("away"), home.path("storage")).unwrap();
     home.ok(&["umount", "--all", "--flush"]);
