@@ -107,6 +107,8 @@ struct Engine {
     handle: Handle,
     random: Random,
     clock: Arc<dyn Clock>,
+    /// Nanoseconds since the epoch when this was made.
+    began_ns: i64,
     /// Held by the round that runs.
     turn: tokio::sync::Mutex<()>,
     /// For short sections only.
@@ -167,6 +169,7 @@ impl Engine {
             self.inbound_once().await?;
             let readiness = Readiness::Quiet {
                 now_ns: self.clock.now_ns(),
+                began_ns: self.began_ns,
                 quiet_ns: nanoseconds(quiet),
                 quiet_max_ns: nanoseconds(quiet_max),
             };
@@ -253,6 +256,7 @@ impl Sync {
             realm,
             handle,
             random: options.random.clone(),
+            began_ns: options.clock.now_ns(),
             clock: options.clock.clone(),
             turn: tokio::sync::Mutex::new(()),
             state: Mutex::default(),

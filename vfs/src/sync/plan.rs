@@ -22,6 +22,8 @@ pub(super) enum Readiness {
     Quiet {
         /// Nanoseconds since the epoch.
         now_ns: i64,
+        /// When sync began: what waited then counts as changed then. Whoever mounts is about to use the machine.
+        began_ns: i64,
         /// How long an entry must not have changed.
         quiet_ns: i64,
         /// How long a change may wait.
@@ -63,9 +65,9 @@ pub(super) fn plan(pending: Vec<PendingEntry>, readiness: Readiness, since: &BTr
 fn wait_ns(entry: &PendingEntry, readiness: Readiness, since: &BTreeMap<VlobId, i64>) -> i64 {
     match readiness {
         Readiness::All => 0,
-        Readiness::Quiet { now_ns, quiet_ns, quiet_max_ns } => {
+        Readiness::Quiet { now_ns, began_ns, quiet_ns, quiet_max_ns } => {
             // A clock that was set back must not hold anything up: nothing changed in the future.
-            let changed_ns = entry.changed_ns.min(now_ns);
+            let changed_ns = entry.changed_ns.max(began_ns).min(now_ns);
             let since_ns = since.get(&entry.id).copied().unwrap_or(now_ns).min(now_ns);
             (changed_ns + quiet_ns).min(since_ns + quiet_max_ns) - now_ns
         }
@@ -180,12 +182,20 @@ mod tests {
 
     #[test]
     fn an_entry_waits_for_quiet_but_not_for_ever() {
-        let quiet = |now_ns| Readiness::Quiet { now_ns, quiet_ns: 10, quiet_max_ns: 100 };
+        let quiet = |now_ns| Readiness::Quiet { now_ns, began_ns: 0, quiet_ns: 10, quiet_max_ns: 100 };
         let since = BTreeMap::from([(id(1), 0)]);
         assert_eq!(plan(vec![pending(1, 5, false, 0)], quiet(14), &since).next_ns, Some(1));
         assert_eq!(plan(vec![pending(1, 5, false, 0)], quiet(15), &since).small.len(), 1);
         assert_eq!(plan(vec![pending(1, 99, false, 0)], quiet(100), &since).small.len(), 1);
         assert_eq!(plan(vec![pending(1, 99, false, 0)], Readiness::All, &since).small.len(), 1);
+    }
+
+    #[test]
+    fn what_waited_before_sync_began_lets_a_quiet_period_pass() {
+        let quiet = |now_ns| Readiness::Quiet { now_ns, began_ns: 50, quiet_ns: 10, quiet_max_ns: 100 };
+        let entry = || vec![pending(1, 5, false, 0)];
+        assert_eq!(plan(entry(), quiet(50), &BTreeMap::new()).next_ns, Some(10));
+        assert_eq!(plan(entry(), quiet(60), &BTreeMap::new()).small.len(), 1);
     }
 
     #[test]
