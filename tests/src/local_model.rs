@@ -20,7 +20,7 @@ use parsecfs_core::{
 };
 use parsecfs_crypto::{local::LocalKey, sha256};
 use parsecfs_vfs::{
-    Kind,
+    Kind, MemoryLimits,
     clock::Clock,
     error::{ErrorKind, Result},
     fs::{
@@ -447,6 +447,9 @@ pub fn key() -> LocalKey {
     LocalKey::from_bytes([7; 32])
 }
 
+/// So little that a volume forgets all the time what is in its store too.
+pub const FORGETFUL: MemoryLimits = MemoryLimits { inodes: 4, names: 8 };
+
 /// The realm of every store here.
 pub const REALM: RealmId = RealmId::from_bytes([1; 16]);
 
@@ -458,7 +461,9 @@ pub fn open(dir: &Path, clock: Arc<dyn Clock>, bytes_max: u64) -> Result<Arc<Vol
 /// The same over a disk that may fail.
 pub fn open_on(disk: Arc<dyn Disk>, dir: &Path, clock: Arc<dyn Clock>, bytes_max: u64) -> Result<Arc<Volume>> {
     let store = Arc::new(Store::open_on(disk, dir, &key(), bytes_max)?);
-    Ok(Arc::new(Volume::open(REALM, store, clock, (0, 0), Notices::default())?))
+    let volume = Volume::open(REALM, store, clock, (0, 0), Notices::default())?;
+    volume.limit_memory(FORGETFUL);
+    Ok(Arc::new(volume))
 }
 
 /// Everything that can be seen of a volume. Content is fetched from `blocks`.

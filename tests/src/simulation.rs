@@ -38,6 +38,7 @@ use tokio::runtime::Handle;
 
 use crate::{
     fake_tree::FakeTree,
+    local_model::FORGETFUL,
     world::{ME, ROOT},
 };
 
@@ -207,6 +208,7 @@ impl Local {
     fn open(realm: RealmId, clock: &Arc<dyn Clock>, dir: TempDir) -> Self {
         let store = Arc::new(Store::open(dir.path(), &LocalKey::from_bytes([7; 32]), u64::MAX).unwrap());
         let volume = Volume::open(realm, store, clock.clone(), (0, 0), Notices::default()).unwrap();
+        volume.limit_memory(FORGETFUL);
         Self::Real { volume: Arc::new(volume), dir }
     }
 

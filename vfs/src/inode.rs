@@ -1,13 +1,12 @@
-//! Inodes and folders in memory: what the kernel may refer to, by number.
+//! Inodes: what the kernel may refer to, by number.
 //!
 //! An inode number is the row number of the local store, keyed by entry id and never by path; it is never used for
-//! another entry. What is here is always also in the store (logged), so memory may forget an inode as soon as the kernel
-//! has; only an unlinked inode that is still open lives here alone.
+//! another entry.
 //!
-//! Locks, ascending: [`Namespace`] < the state of an inode. Two inodes are locked together only under the namespace.
+//! Locks, ascending: [`Namespace`](crate::namespace::Namespace) < the state of an inode. Two inodes are locked together only under the namespace.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -187,101 +186,7 @@ impl State {
     }
 }
 
-/// One name in a folder.
-#[derive(Clone, Debug)]
-pub(crate) struct Dentry {
-    pub(crate) name: Arc<str>,
-    pub(crate) id: VlobId,
-    /// 0: the entry itself is not known here (yet), and the name is not shown.
-    pub(crate) ino: u64,
-}
-
-/// A dentry as its row holds it.
-#[derive(Serialize, Deserialize)]
-struct DentryRow<'a> {
-    name: &'a str,
-    id: [u8; 16],
-    ino: u64,
-}
-
-impl Dentry {
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let row = DentryRow { name: &self.name, id: *self.id.as_bytes(), ino: self.ino };
-        postcard::to_stdvec(&row).unwrap_or_default()
-    }
-
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
-        let row: DentryRow<'_> = decode(bytes)?;
-        Ok(Self { name: Arc::from(row.name), id: VlobId::from_bytes(row.id), ino: row.ino })
-    }
-}
-
 /// Reads a row that this program wrote.
 pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
     postcard::from_bytes(bytes).map_err(|e| Error::new(ErrorKind::Corrupt, "a row of the local store").caused_by(e))
-}
-
-/// A folder's names. A cookie is a place in the folder's stream: it rises with each new name and never comes again, so
-/// a stream that is read while names come and go neither skips nor repeats the others.
-#[derive(Debug, Default)]
-pub(crate) struct Folder {
-    pub(crate) by_cookie: BTreeMap<u64, Dentry>,
-    by_name: HashMap<Arc<str>, u64>,
-    /// Entries that are listed and not shown.
-    hidden: HashMap<VlobId, u64>,
-}
-
-impl Folder {
-    pub(crate) fn insert(&mut self, cookie: u64, dentry: Dentry) {
-        self.by_name.insert(dentry.name.clone(), cookie);
-        if dentry.ino == 0 {
-            self.hidden.insert(dentry.id, cookie);
-        } else {
-            self.hidden.remove(&dentry.id);
-        }
-        self.by_cookie.insert(cookie, dentry);
-    }
-
-    /// The place of an entry that is listed and not shown.
-    pub(crate) fn hidden(&self, id: VlobId) -> Option<(u64, Dentry)> {
-        let cookie = *self.hidden.get(&id)?;
-        self.by_cookie.get(&cookie).map(|dentry| (cookie, dentry.clone()))
-    }
-
-    /// The place of an entry that is shown.
-    pub(crate) fn shown(&self, ino: u64) -> Option<(u64, Dentry)> {
-        let (cookie, dentry) = self.by_cookie.iter().find(|(_, dentry)| dentry.ino == ino)?;
-        Some((*cookie, dentry.clone()))
-    }
-
-    pub(crate) fn remove(&mut self, name: &str) -> Option<(u64, Dentry)> {
-        let cookie = self.by_name.remove(name)?;
-        let dentry = self.by_cookie.remove(&cookie)?;
-        self.hidden.remove(&dentry.id);
-        Some((cookie, dentry))
-    }
-
-    pub(crate) fn get(&self, name: &str) -> Option<(u64, &Dentry)> {
-        let cookie = *self.by_name.get(name)?;
-        self.by_cookie.get(&cookie).map(|dentry| (cookie, dentry))
-    }
-
-    /// Whether nothing that is shown is in it.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.by_cookie.values().all(|dentry| dentry.ino == 0)
-    }
-}
-
-/// An inode and how often the kernel refers to it.
-#[derive(Debug)]
-pub(crate) struct Known {
-    pub(crate) inode: Arc<Inode>,
-    pub(crate) lookups: u64,
-}
-
-/// What the namespace lock protects.
-#[derive(Debug, Default)]
-pub(crate) struct Namespace {
-    pub(crate) inodes: HashMap<u64, Known>,
-    pub(crate) folders: HashMap<u64, Folder>,
 }

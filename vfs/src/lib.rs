@@ -15,8 +15,10 @@ mod adapter;
 pub mod clock;
 mod content;
 pub mod error;
+mod folder;
 pub mod fs;
 mod inode;
+mod namespace;
 pub mod notify;
 pub mod organization;
 mod quietly;
@@ -27,4 +29,5 @@ mod workspace;
 
 pub use adapter::mount::{Mount, MountOptions};
 pub use inode::Kind;
+pub use namespace::MemoryLimits;
 pub use workspace::{Workspace, WorkspaceOptions, WorkspaceStatus};

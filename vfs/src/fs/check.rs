@@ -51,13 +51,13 @@ impl Volume {
 
     /// Describes what is wrong with an inode.
     pub fn damage(&self, ino: u64, error: Error) -> Damage {
-        let id = self.inode(&self.namespace.lock(), ino).ok().map(|inode| inode.state.lock().meta.entry_id());
+        let id = self.peek_inode(&self.namespace(), ino).ok().map(|inode| inode.state.lock().meta.entry_id());
         Damage { id, path: self.path(ino).ok(), error }
     }
 
     fn check_inode(&self, ino: u64) -> Result<()> {
-        let namespace = self.namespace.lock();
-        let inode = self.inode(&namespace, ino)?;
+        let namespace = self.namespace();
+        let inode = self.peek_inode(&namespace, ino)?;
         let mut state = inode.state.lock();
         if state.meta.removed.is_some() {
             return Ok(());
@@ -81,11 +81,11 @@ impl Volume {
 
     /// The path of an inode from the root.
     fn path(&self, ino: u64) -> Result<String> {
-        let mut namespace = self.namespace.lock();
+        let mut namespace = self.namespace();
         let mut names = Vec::new();
         let mut at = ino;
         while at != ROOT_INO {
-            let parent = self.inode(&namespace, at)?.state.lock().meta.parent;
+            let parent = self.inode(&mut namespace, at)?.state.lock().meta.parent;
             let listed = self.names(&mut namespace, parent)?.into_iter().find(|dentry| dentry.ino == at);
             names.push(listed.ok_or(crate::error::ErrorKind::NotFound)?.name);
             at = parent;

@@ -9,7 +9,8 @@ use super::{Attributes, Touch, Volume, dentry_row, valid_name};
 use crate::{
     content::PAGE_BYTES,
     error::{ErrorKind, Result},
-    inode::{Dentry, Folder, Inode, Kind, Known, State},
+    folder::{Dentry, Folder},
+    inode::{Inode, Kind, State},
     store::RowKey,
 };
 
@@ -49,13 +50,13 @@ impl Volume {
         }
         // Removing needs room for rows too, so making must not use up the last of it.
         self.store.check_space(PAGE_BYTES as u64)?;
-        let mut namespace = self.namespace.lock();
+        let mut namespace = self.namespace();
         let parent = self.folder_to_change(&mut namespace, folder)?;
         let names = self.folder(&mut namespace, folder)?;
         let hidden = match names.get(name.reveal()) {
-            Some((_, dentry)) if dentry.ino != 0 => return Err(ErrorKind::Exists.into()),
+            Some(there) if there.ino != 0 => return Err(ErrorKind::Exists.into()),
             // A name whose entry never arrived gives way; the folder's next version does not list it any more.
-            Some((cookie, _)) => Some(cookie),
+            Some(there) => Some(there.cookie),
             None => None,
         };
         let mut parent_state = parent.state.lock();
@@ -88,13 +89,13 @@ impl Volume {
         drop(parent_state);
         self.store.log(rows);
         let names = self.folder(&mut namespace, folder)?;
-        names.remove(name.reveal());
-        names.insert(cookie, dentry);
+        names.insert(cookie, &dentry);
         let attributes = Attributes::of(ino, &state);
         let inode = Arc::new(Inode { ino, state: Mutex::new(state) });
-        namespace.inodes.insert(ino, Known { inode, lookups: 1 });
+        namespace.keep(inode);
+        namespace.refer(ino);
         if kind == Kind::Folder {
-            namespace.folders.insert(ino, Folder::default());
+            namespace.keep_folder(ino, Folder::default());
         }
         Ok(attributes)
     }

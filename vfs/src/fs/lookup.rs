@@ -1,11 +1,12 @@
 //! Finding entries: lookup, attributes, listing, and forgetting.
 
-use std::{collections::hash_map::Entry, sync::Arc};
+use std::sync::Arc;
 
 use super::{Attributes, Volume, valid_name};
 use crate::{
     error::{ErrorKind, Result},
-    inode::{Kind, Namespace, ROOT_INO},
+    inode::{Kind, ROOT_INO},
+    namespace::Namespace,
 };
 
 /// One entry of a folder's stream.
@@ -29,7 +30,7 @@ impl Volume {
             Err(error) if error.kind() == ErrorKind::InvalidName => return Err(ErrorKind::NotFound.into()),
             other => other?,
         };
-        let mut namespace = self.namespace.lock();
+        let mut namespace = self.namespace();
         let ino = self.child(&mut namespace, folder, name.reveal())?;
         self.refer(&mut namespace, ino)
     }
@@ -37,16 +38,16 @@ impl Volume {
     /// The inode of a name that is shown.
     pub(super) fn child(&self, namespace: &mut Namespace, folder: u64, name: &str) -> Result<u64> {
         match self.folder(namespace, folder)?.get(name) {
-            Some((_, dentry)) if dentry.ino != 0 => Ok(dentry.ino),
+            Some(there) if there.ino != 0 => Ok(there.ino),
             _ => Err(ErrorKind::NotFound.into()),
         }
     }
 
     /// Counts a reference of the kernel.
     pub(super) fn refer(&self, namespace: &mut Namespace, ino: u64) -> Result<Attributes> {
-        let known = self.known(namespace, ino)?;
-        known.lookups += 1;
-        let state = known.inode.state.lock();
+        let inode = self.inode(namespace, ino)?;
+        namespace.refer(ino);
+        let state = inode.state.lock();
         Ok(Attributes::of(ino, &state))
     }
 
@@ -59,20 +60,9 @@ impl Volume {
 
     /// Takes back references of the kernel; the last one ends an unlinked inode.
     pub fn forget(&self, ino: u64, lookups: u64) {
-        let mut namespace = self.namespace.lock();
-        let Some(known) = namespace.inodes.get_mut(&ino) else { return };
-        known.lookups = known.lookups.saturating_sub(lookups);
-        if known.lookups > 0 || ino == ROOT_INO {
-            return;
-        }
-        let gone = namespace.inodes.remove(&ino);
-        namespace.folders.remove(&ino);
-        drop(namespace);
-        if let Some(known) = gone {
-            let mut state = known.inode.state.lock();
-            if state.unlinked {
-                self.release_content(&mut state);
-            }
+        let gone = self.namespace().forget(ino, lookups);
+        if let Some(inode) = gone {
+            self.release_content(&mut inode.state.lock());
         }
     }
 
@@ -89,36 +79,27 @@ impl Volume {
         const STEP: usize = 64;
         let mut after = after;
         loop {
-            let mut namespace = self.namespace.lock();
+            let mut namespace = self.namespace();
             let names: Vec<_> = self
                 .folder(&mut namespace, ino)?
-                .by_cookie
-                .range(after + 1..)
+                .after(after)
                 .take(STEP)
-                .map(|(cookie, dentry)| (*cookie, dentry.clone()))
+                .map(|named| (named.cookie, named.dentry()))
                 .collect();
             let Some((last, _)) = names.last() else { return Ok(()) };
             let step_end = *last;
             for (cookie, dentry) in names.into_iter().filter(|(_, dentry)| dentry.ino != 0) {
-                let inode = match refer {
-                    true => self.known(&mut namespace, dentry.ino).map(|known| known.inode.clone()),
-                    false => self.inode(&namespace, dentry.ino),
-                };
+                let inode = self.inode(&mut namespace, dentry.ino);
                 // One damaged entry must not hide its neighbours; a lookup of it says what is wrong.
                 let attributes = inode.ok().map(|inode| Attributes::of(dentry.ino, &inode.state.lock()));
                 let kind = attributes.as_ref().map_or(Kind::File, |attributes| attributes.kind);
                 let entry = ListedEntry { next: cookie, ino: dentry.ino, kind, name: dentry.name.clone() };
                 let taken = each(&entry, attributes.as_ref());
-                if let Entry::Occupied(mut known) = namespace.inodes.entry(dentry.ino)
-                    && refer
-                {
-                    known.get_mut().lookups += u64::from(taken && attributes.is_some());
-                    if known.get().lookups == 0 && dentry.ino != ROOT_INO {
-                        known.remove();
-                    }
-                }
                 if !taken {
                     return Ok(());
+                }
+                if refer && attributes.is_some() {
+                    namespace.refer(dentry.ino);
                 }
             }
             after = step_end;

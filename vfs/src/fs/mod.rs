@@ -19,7 +19,7 @@ mod tree;
 mod write;
 
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::Entry},
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -43,7 +43,9 @@ pub use self::{
 use crate::{
     clock::Clock,
     error::{Error, ErrorKind, Result},
-    inode::{Dentry, Folder, Inode, Kind, Known, Meta, Namespace, ROOT_INO, State, decode},
+    folder::{Dentry, Folder},
+    inode::{Inode, Kind, Meta, ROOT_INO, State, decode},
+    namespace::{MemoryLimits, Namespace},
     notify::Notices,
     store::{RowBytes, RowKey, RowValue, Store},
     tree::BlockSource,
@@ -123,6 +125,11 @@ impl Volume {
     /// Whether changes by programs are refused.
     pub fn set_read_only(&self, read_only: bool) {
         self.read_only.store(read_only, Ordering::Relaxed);
+    }
+
+    /// Bounds what stays in memory of what is in the store too.
+    pub fn limit_memory(&self, limits: MemoryLimits) {
+        self.namespace().limit(limits);
     }
 
     /// Says where blocks come from that are not in the store. Once; a second source is ignored.
@@ -234,20 +241,27 @@ impl Volume {
         }
     }
 
-    /// An inode that the kernel knows, or one from the store.
-    fn inode(&self, namespace: &Namespace, ino: u64) -> Result<Arc<Inode>> {
-        match namespace.inodes.get(&ino) {
-            Some(known) => Ok(known.inode.clone()),
-            None => self.load_inode(ino),
-        }
+    /// Begins an operation on the namespace.
+    fn namespace(&self) -> MutexGuard<'_, Namespace> {
+        let mut namespace = self.namespace.lock();
+        namespace.trim();
+        namespace
     }
 
-    /// The inode of a number, kept in memory from now on until the kernel forgets it.
-    fn known<'a>(&self, namespace: &'a mut Namespace, ino: u64) -> Result<&'a mut Known> {
-        match namespace.inodes.entry(ino) {
-            Entry::Occupied(known) => Ok(known.into_mut()),
-            Entry::Vacant(place) => Ok(place.insert(Known { inode: self.load_inode(ino)?, lookups: 0 })),
+    /// The one in-memory inode of a number, so that everybody locks the same state.
+    fn inode(&self, namespace: &mut Namespace, ino: u64) -> Result<Arc<Inode>> {
+        if let Some(inode) = namespace.inode(ino) {
+            return Ok(inode);
         }
+        let inode = self.load_inode(ino)?;
+        namespace.keep(inode.clone());
+        Ok(inode)
+    }
+
+    /// The same for who looks at all inodes, one after the other, and must not push others out of memory. Only as long as
+    /// the lock is held: nobody may load the inode a second time meanwhile.
+    fn peek_inode(&self, namespace: &Namespace, ino: u64) -> Result<Arc<Inode>> {
+        namespace.peek(ino).map_or_else(|| self.load_inode(ino), Ok)
     }
 
     fn load_inode(&self, ino: u64) -> Result<Arc<Inode>> {
@@ -255,38 +269,34 @@ impl Volume {
         Ok(Arc::new(Inode { ino, state: Mutex::new(State::new(decode(&row)?, false)) }))
     }
 
-    /// The one in-memory inode of a number, so that everybody locks the same state.
+    /// [`Volume::inode`] as an operation of its own.
     fn open_inode(&self, ino: u64) -> Result<Arc<Inode>> {
-        let mut namespace = self.namespace.lock();
-        self.known(&mut namespace, ino).map(|known| known.inode.clone())
+        self.inode(&mut self.namespace(), ino)
     }
 
     /// The names of a folder, loaded.
     fn folder<'a>(&self, namespace: &'a mut Namespace, ino: u64) -> Result<&'a mut Folder> {
-        if !namespace.folders.contains_key(&ino) {
-            let inode = self.known(namespace, ino)?.inode.clone();
-            let state = inode.state.lock();
-            if !state.meta.is_folder() {
+        if namespace.folder(ino).is_none() {
+            if !self.inode(namespace, ino)?.state.lock().meta.is_folder() {
                 return Err(ErrorKind::NotDirectory.into());
             }
-            drop(state);
             let mut folder = Folder::default();
             for (cookie, row) in self.store.dentries(ino)? {
                 match row.and_then(|row| Dentry::decode(&row)) {
-                    Ok(dentry) => folder.insert(cookie, dentry),
+                    Ok(dentry) => folder.insert(cookie, &dentry),
                     Err(error) => tracing::error!(ino, cookie, %error, "a name in a folder cannot be read"),
                 }
             }
-            namespace.folders.insert(ino, folder);
+            namespace.keep_folder(ino, folder);
         }
-        namespace.folders.get_mut(&ino).ok_or_else(|| ErrorKind::Internal.into())
+        namespace.folder(ino).ok_or_else(|| ErrorKind::Internal.into())
     }
 
     /// A folder that the caller wants to change, still in the tree.
     fn folder_to_change(&self, namespace: &mut Namespace, ino: u64) -> Result<Arc<Inode>> {
         self.may_write()?;
         self.folder(namespace, ino)?;
-        let inode = self.known(namespace, ino)?.inode.clone();
+        let inode = self.inode(namespace, ino)?;
         if inode.state.lock().unlinked {
             return Err(ErrorKind::NotFound.into());
         }

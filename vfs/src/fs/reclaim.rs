@@ -95,7 +95,7 @@ impl Volume {
 
     /// Entries that were removed long ago need not be known any more, once their removal is stored.
     fn forget_removed(&self) {
-        let namespace = self.namespace.lock();
+        let namespace = self.namespace();
         let long_ago = self.clock.now_ns().saturating_sub(REMOVED_KNOWN_NS);
         let mut rows = Vec::new();
         let mut removed = self.removed.lock();
@@ -105,7 +105,7 @@ impl Volume {
             }
             let mut kept = Vec::with_capacity(waiting.len());
             for ino in waiting.drain(..) {
-                match self.inode(&namespace, ino) {
+                match self.peek_inode(&namespace, ino) {
                     Ok(inode) if inode.state.lock().meta.changed_ns > long_ago => kept.push(ino),
                     Ok(_) => rows.extend([(RowKey::Inode(ino), None), (RowKey::Base(ino), None)]),
                     // Gone, or damaged: the next opening says so.
@@ -146,8 +146,8 @@ impl Volume {
         let mut let_go = reclaiming.cursor != 0;
         for ino in next {
             // Held until this inode is done: nobody may load it a second time meanwhile.
-            let namespace = self.namespace.lock();
-            let Ok(inode) = self.inode(&namespace, ino) else { continue };
+            let namespace = self.namespace();
+            let Ok(inode) = self.peek_inode(&namespace, ino) else { continue };
             let mut state = inode.state.lock();
             if state.meta.is_folder() || state.unlinked {
                 continue;
@@ -178,8 +178,8 @@ impl Volume {
         }
         for (ino, number) in slots {
             // Held until this slot is done: nobody may load the inode a second time meanwhile.
-            let namespace = self.namespace.lock();
-            let inode = match self.inode(&namespace, ino) {
+            let namespace = self.namespace();
+            let inode = match self.peek_inode(&namespace, ino) {
                 Ok(inode) => inode,
                 // Gone, or damaged: then its pages stay, and the others go on.
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => continue,

@@ -6,7 +6,8 @@ use super::{Touch, Volume, inode_row, valid_name};
 use crate::{
     content::Slots,
     error::{ErrorKind, Result},
-    inode::{Inode, Kind, Namespace, State},
+    inode::{Inode, Kind, State},
+    namespace::Namespace,
     store::{RowKey, RowValue},
 };
 
@@ -25,15 +26,15 @@ impl Volume {
         let _changing = self.store.changing();
         let name = valid_name(name)?;
         let name = name.reveal();
-        let mut namespace = self.namespace.lock();
+        let mut namespace = self.namespace();
         let parent = self.folder_to_change(&mut namespace, folder)?;
         let ino = self.child(&mut namespace, folder, name)?;
-        let inode = self.inode(&namespace, ino)?;
+        let inode = self.inode(&mut namespace, ino)?;
         self.may_vanish(&mut namespace, &inode, want_folder)?;
-        let mut rows = self.drop_entry(&namespace, &inode, name)?;
+        let mut rows = self.drop_entry(&mut namespace, &inode, name)?;
         let names = self.folder(&mut namespace, folder)?;
-        if let Some((cookie, _)) = names.remove(name) {
-            rows.push((RowKey::Dentry(folder, cookie), None));
+        if let Some(gone) = names.remove(name) {
+            rows.push((RowKey::Dentry(folder, gone.cookie), None));
         }
         let mut state = parent.state.lock();
         state.meta.subfolders = state.meta.subfolders.saturating_sub(u32::from(want_folder));
@@ -57,7 +58,7 @@ impl Volume {
     /// storage has of it stays known until its removal is there too.
     pub(super) fn drop_entry(
         &self,
-        namespace: &Namespace,
+        namespace: &mut Namespace,
         inode: &Arc<Inode>,
         name: &str,
     ) -> Result<Vec<(RowKey, RowValue)>> {
@@ -72,8 +73,8 @@ impl Volume {
         }
         let mut rows: Vec<(RowKey, RowValue)> =
             state.slots.iter().map(|(slot, _)| (RowKey::Slot(ino, slot), None)).collect();
-        if let Some(names) = namespace.folders.get(&ino) {
-            rows.extend(names.by_cookie.keys().map(|cookie| (RowKey::Dentry(ino, *cookie), None)));
+        if let Some(names) = namespace.folder(ino) {
+            rows.extend(names.iter().map(|named| (RowKey::Dentry(ino, named.cookie), None)));
         }
         let now = self.clock.now_ns();
         state.meta.ctime_ns = now;
@@ -90,7 +91,7 @@ impl Volume {
         self.pending.lock().remove(&ino);
         state.unlinked = true;
         state.meta.subfolders = 0;
-        if namespace.inodes.get(&ino).is_none_or(|known| known.lookups == 0) {
+        if !namespace.is_referred(ino) {
             self.release_content(&mut state);
         }
         Ok(rows)

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::{Touch, Volume, dentry_row, valid_name};
 use crate::{
     error::{Error, ErrorKind, Result},
-    inode::{Dentry, Inode, Namespace, ROOT_INO},
+    folder::Dentry,
+    inode::{Inode, ROOT_INO},
+    namespace::Namespace,
     store::{RowKey, RowValue},
 };
 
@@ -35,7 +37,7 @@ impl Volume {
     pub fn rename(&self, folder: u64, name: &[u8], new_folder: u64, new_name: &[u8], mode: RenameMode) -> Result<()> {
         let _changing = self.store.changing();
         let (name, new_name) = (valid_name(name)?, valid_name(new_name)?);
-        let mut namespace = self.namespace.lock();
+        let mut namespace = self.namespace();
         let target_folder = self.folder_to_change(&mut namespace, new_folder)?;
         let from = self.side(&mut namespace, folder, name.reveal())?.ok_or(ErrorKind::NotFound)?;
         let to = self.side(&mut namespace, new_folder, new_name.reveal())?;
@@ -46,13 +48,13 @@ impl Volume {
             return Ok(());
         }
         if from.is_folder {
-            self.not_inside(&namespace, from.dentry.ino, new_folder)?;
+            self.not_inside(&mut namespace, from.dentry.ino, new_folder)?;
         }
         match (mode, to) {
             (RenameMode::Exchange, None) => Err(ErrorKind::NotFound.into()),
             (RenameMode::Exchange, Some(to)) => {
                 if to.is_folder {
-                    self.not_inside(&namespace, to.dentry.ino, folder)?;
+                    self.not_inside(&mut namespace, to.dentry.ino, folder)?;
                 }
                 self.exchange(&mut namespace, &from, &to)
             }
@@ -60,7 +62,7 @@ impl Volume {
                 let mut rows = Vec::with_capacity(8);
                 if let Some(to) = &to {
                     self.may_vanish(&mut namespace, &to.inode, from.is_folder)?;
-                    rows = self.drop_entry(&namespace, &to.inode, &to.name)?;
+                    rows = self.drop_entry(&mut namespace, &to.inode, &to.name)?;
                     count_subfolders(&target_folder, to.is_folder, false);
                 }
                 self.move_entry(&mut namespace, rows, &from, &target_folder, Arc::from(new_name.reveal()))
@@ -70,18 +72,17 @@ impl Volume {
 
     fn side(&self, namespace: &mut Namespace, folder: u64, name: &str) -> Result<Option<Side>> {
         let owner = self.folder_to_change(namespace, folder)?;
-        let Some((cookie, dentry)) = self.folder(namespace, folder)?.get(name) else { return Ok(None) };
-        let dentry = dentry.clone();
-        if dentry.ino == 0 {
+        let Some(there) = self.folder(namespace, folder)?.get(name).filter(|there| there.ino != 0) else {
             return Ok(None);
-        }
+        };
+        let (cookie, dentry) = (there.cookie, there.dentry());
         let inode = self.inode(namespace, dentry.ino)?;
         let is_folder = inode.state.lock().meta.is_folder();
         Ok(Some(Side { folder: owner, name: dentry.name.clone(), cookie, dentry, inode, is_folder }))
     }
 
     /// Refuses to move a folder below itself.
-    fn not_inside(&self, namespace: &Namespace, moved: u64, target: u64) -> Result<()> {
+    fn not_inside(&self, namespace: &mut Namespace, moved: u64, target: u64) -> Result<()> {
         let mut at = target;
         while at != ROOT_INO {
             if at == moved {
@@ -107,8 +108,8 @@ impl Volume {
         self.folder(namespace, from.folder.ino)?.remove(&from.name);
         let names = self.folder(namespace, target.ino)?;
         // What was replaced, or a name whose entry never arrived.
-        rows.extend(names.remove(&new_name).map(|(cookie, _)| (RowKey::Dentry(target.ino, cookie), None)));
-        names.insert(cookie, moved);
+        rows.extend(names.remove(&new_name).map(|gone| (RowKey::Dentry(target.ino, gone.cookie), None)));
+        names.insert(cookie, &moved);
         rows.extend(self.set_parent(&from.inode, target));
         count_subfolders(&from.folder, from.is_folder, false);
         count_subfolders(target, from.is_folder, true);
@@ -125,7 +126,7 @@ impl Volume {
         for (side, other) in [(a, b), (b, a)] {
             let dentry = Dentry { name: side.name.clone(), ..other.dentry.clone() };
             rows.push(dentry_row(side.folder.ino, side.cookie, &dentry));
-            self.folder(namespace, side.folder.ino)?.insert(side.cookie, dentry);
+            self.folder(namespace, side.folder.ino)?.insert(side.cookie, &dentry);
             rows.extend(self.set_parent(&other.inode, &side.folder));
             count_subfolders(&side.folder, side.is_folder, false);
             count_subfolders(&side.folder, other.is_folder, true);

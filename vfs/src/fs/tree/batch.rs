@@ -5,7 +5,7 @@
 //! and the batch meet the same state.
 
 use std::{
-    collections::{BTreeSet, HashMap, hash_map::Entry},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -14,7 +14,9 @@ use parsecfs_core::{id::VlobId, manifest::Manifest};
 use super::Volume;
 use crate::{
     error::Result,
-    inode::{Folder, Inode, Namespace, ROOT_INO},
+    folder::Folder,
+    inode::Inode,
+    namespace::Namespace,
     notify::Notice,
     store::{RowBytes, RowKey, RowValue},
     tree::{Merged, MergedContent, TreeUpdate},
@@ -32,8 +34,6 @@ pub(super) struct Batch {
     /// Entries that left a folder of this batch, with that folder.
     pub(super) unlisted: Vec<(u64, VlobId)>,
     pub(super) notices: Vec<Notice>,
-    /// Folders whose names were looked at.
-    pub(super) loaded: Vec<u64>,
 }
 
 impl Batch {
@@ -57,7 +57,6 @@ impl Batch {
             listed,
             unlisted: Vec::new(),
             notices: Vec::new(),
-            loaded: Vec::new(),
         }
     }
 
@@ -80,7 +79,7 @@ impl Volume {
         if let Some(inode) = batch.inodes.get(&ino) {
             return Ok(inode.clone());
         }
-        let inode = self.known(namespace, ino)?.inode.clone();
+        let inode = self.inode(namespace, ino)?;
         batch.inodes.insert(ino, inode.clone());
         Ok(inode)
     }
@@ -97,24 +96,10 @@ impl Volume {
         batch: &mut Batch,
         ino: u64,
     ) -> Result<&'a mut Folder> {
-        let is_new = self.batch_is_new(batch, ino);
-        if let Entry::Vacant(place) = namespace.folders.entry(ino) {
-            batch.loaded.push(ino);
-            if is_new {
-                place.insert(Folder::default());
-            }
+        if namespace.folder(ino).is_none() && self.batch_is_new(batch, ino) {
+            namespace.keep_folder(ino, Folder::default());
         }
         self.folder(namespace, ino)
-    }
-
-    /// Lets memory forget what the kernel does not refer to.
-    pub(super) fn forget_unreferred(namespace: &mut Namespace, inos: impl IntoIterator<Item = u64>) {
-        for ino in inos {
-            if ino != ROOT_INO && namespace.inodes.get(&ino).is_none_or(|known| known.lookups == 0) {
-                namespace.inodes.remove(&ino);
-                namespace.folders.remove(&ino);
-            }
-        }
     }
 }
 

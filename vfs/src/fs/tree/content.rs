@@ -11,7 +11,8 @@ use super::{Volume, batch::Batch};
 use crate::{
     content::{PAGE, SLOT_PAGES},
     error::Result,
-    inode::{Inode, Namespace, State},
+    inode::{Inode, State},
+    namespace::Namespace,
     store::RowKey,
     tree::{LocalContent, Merged, SlotState},
 };
@@ -39,7 +40,7 @@ impl Volume {
                 return Ok(inode.clone_after(state));
             }
         }
-        let open = namespace.inodes.get(&inode.ino).is_some_and(|known| known.lookups > 0);
+        let open = namespace.is_referred(inode.ino);
         let inode = if open {
             let meta = state.meta.clone();
             let id = meta.entry_id();

@@ -15,7 +15,8 @@ use super::{
 };
 use crate::{
     error::Result,
-    inode::{Inode, Kind, Known, Loaded, Meta, Namespace, ROOT_INO, State},
+    inode::{Inode, Kind, Loaded, Meta, ROOT_INO, State},
+    namespace::Namespace,
     store::RowKey,
     tree::{Merged, MergedContent},
 };
@@ -36,7 +37,7 @@ impl Volume {
         let inode = Arc::new(Inode { ino, state: Mutex::new(State::new(meta, true)) });
         batch.ids.insert(id, ino);
         batch.inodes.insert(ino, inode.clone());
-        namespace.inodes.insert(ino, Known { inode: inode.clone(), lookups: 0 });
+        namespace.keep(inode.clone());
         inode
     }
 
@@ -80,7 +81,7 @@ impl Volume {
         let inode = Arc::new(Inode { ino, state: Mutex::new(State::new(meta, true)) });
         batch.ids.insert(id, ino);
         batch.inodes.insert(ino, inode.clone());
-        namespace.inodes.insert(ino, Known { inode: inode.clone(), lookups: 0 });
+        namespace.keep(inode.clone());
         inode
     }
 
@@ -104,7 +105,7 @@ impl Volume {
         state.unlinked = true;
         batch.inodes.remove(&ino);
         self.pending.lock().remove(&ino);
-        if namespace.inodes.get(&ino).is_none_or(|known| known.lookups == 0) {
+        if !namespace.is_referred(ino) {
             self.release_content(&mut state);
         }
     }

@@ -4,6 +4,8 @@
 //! damage to the local store. An entry that no folder lists any more goes at the end of the batch, not before: a later
 //! update may list it elsewhere.
 
+use std::sync::Arc;
+
 use parsecfs_core::{id::VlobId, manifest::Manifest};
 
 use super::{
@@ -12,8 +14,10 @@ use super::{
 };
 use crate::{
     error::{ErrorKind, Result},
+    folder::Dentry,
     fs::slot_row,
-    inode::{Dentry, Inode, Namespace, ROOT_INO},
+    inode::{Inode, ROOT_INO},
+    namespace::Namespace,
     notify::Notice,
     store::RowKey,
     tree::{Merged, MergedContent},
@@ -104,7 +108,8 @@ impl Volume {
         let inode = self.batch_inode(namespace, batch, ino)?;
         let old_folder = inode.state.lock().meta.parent;
         // The name now waits for the remote content, which gets an inode of its own.
-        if let Some((cookie, dentry)) = self.batch_folder(namespace, batch, old_folder)?.shown(ino) {
+        let shown = self.batch_folder(namespace, batch, old_folder)?.shown(ino);
+        if let Some((cookie, dentry)) = shown.map(|named| (named.cookie, named.dentry())) {
             self.set_dentry(namespace, batch, old_folder, cookie, Dentry { ino: 0, ..dentry }, false)?;
         }
         let mut state = inode.state.lock();
@@ -175,12 +180,12 @@ impl Volume {
                 continue;
             }
             if is_folder {
-                let names = std::mem::take(&mut self.batch_folder(namespace, batch, ino)?.by_cookie);
-                namespace.folders.remove(&ino);
-                for (cookie, dentry) in names {
-                    batch.rows.push((RowKey::Dentry(ino, cookie), None));
-                    batch.forget_entry(ino, &dentry.name);
-                    gone.push((ino, dentry.id));
+                self.batch_folder(namespace, batch, ino)?;
+                let names = namespace.take_folder(ino).unwrap_or_default();
+                for named in names.iter() {
+                    batch.rows.push((RowKey::Dentry(ino, named.cookie), None));
+                    batch.forget_entry(ino, &Arc::from(named.name));
+                    gone.push((ino, named.id));
                 }
             }
             self.orphan(namespace, batch, &inode);

@@ -23,7 +23,7 @@ use self::batch::Batch;
 use super::{Pending, ReadOutcome, Volume};
 use crate::{
     error::{Error, ErrorKind, Result},
-    inode::Namespace,
+    namespace::Namespace,
     store::{RowBytes, RowKey},
     tree::{ChangeNumber, LocalContent, LocalEntry, LocalTree, PendingEntry, TreeUpdate},
 };
@@ -40,10 +40,10 @@ impl LocalTree for Volume {
         let mut waiting: Vec<(u64, Pending)> = self.pending.lock().iter().map(|(ino, entry)| (*ino, *entry)).collect();
         waiting.sort_unstable_by_key(|(ino, entry)| (entry.changed_ns, *ino));
         waiting.truncate(limit);
-        let namespace = self.namespace.lock();
+        let namespace = self.namespace();
         let mut found = Vec::with_capacity(waiting.len());
         for (ino, entry) in waiting {
-            match self.inode(&namespace, ino) {
+            match self.peek_inode(&namespace, ino) {
                 Ok(inode) => found.push(PendingEntry {
                     id: inode.state.lock().meta.entry_id(),
                     change: ChangeNumber(entry.change),
@@ -64,9 +64,9 @@ impl LocalTree for Volume {
     }
 
     fn load(&self, id: VlobId) -> Result<Option<LocalEntry>> {
-        let mut namespace = self.namespace.lock();
+        let mut namespace = self.namespace();
         let Some(ino) = self.store.ino_of(id)? else { return Ok(None) };
-        let inode = self.inode(&namespace, ino)?;
+        let inode = self.inode(&mut namespace, ino)?;
         let is_folder = inode.state.lock().meta.is_folder();
         let children = if is_folder { self.children(&mut namespace, &inode)? } else { BTreeMap::new() };
         drop(namespace);
@@ -101,11 +101,11 @@ impl LocalTree for Volume {
     }
 
     fn base_versions(&self, ids: &[VlobId]) -> Result<Vec<(VlobId, u32)>> {
-        let namespace = self.namespace.lock();
+        let namespace = self.namespace();
         let mut versions = Vec::with_capacity(ids.len());
         for id in ids {
             let Some(ino) = self.store.ino_of(*id)? else { continue };
-            let version = self.inode(&namespace, ino)?.state.lock().meta.base_version;
+            let version = self.peek_inode(&namespace, ino)?.state.lock().meta.base_version;
             if version > 0 {
                 versions.push((*id, version));
             }
@@ -116,9 +116,9 @@ impl LocalTree for Volume {
     fn slot(&self, id: VlobId, seen: ChangeNumber, slot: u64) -> Result<Option<Vec<u8>>> {
         let mut fetched = Vec::new();
         loop {
-            let namespace = self.namespace.lock();
+            let mut namespace = self.namespace();
             let Some(ino) = self.store.ino_of(id)? else { return Ok(None) };
-            let inode = self.inode(&namespace, ino)?;
+            let inode = self.inode(&mut namespace, ino)?;
             drop(namespace);
             let (start, length) = {
                 let meta = &inode.state.lock().meta;
@@ -139,9 +139,9 @@ impl LocalTree for Volume {
 
     fn apply(&self, updates: Vec<TreeUpdate>, checkpoint: Option<u64>) -> Result<()> {
         let _changing = self.store.changing();
-        let mut namespace = self.namespace.lock();
+        let mut namespace = self.namespace();
         for update in &updates {
-            self.check_seen(&namespace, update)?;
+            self.check_seen(&mut namespace, update)?;
         }
         let mut batch = Batch::of(&updates);
         for update in updates {
@@ -172,7 +172,6 @@ impl LocalTree for Volume {
                 state.base_blocks = None;
             }
         }
-        Self::forget_unreferred(&mut namespace, touched.into_keys().chain(batch.loaded));
         drop(namespace);
         for notice in batch.notices {
             self.notices.tell(notice);
@@ -193,7 +192,7 @@ impl LocalTree for Volume {
 }
 
 impl Volume {
-    fn check_seen(&self, namespace: &Namespace, update: &TreeUpdate) -> Result<()> {
+    fn check_seen(&self, namespace: &mut Namespace, update: &TreeUpdate) -> Result<()> {
         let (id, seen) = match update {
             TreeUpdate::Put { id, seen, .. } => (*id, *seen),
             TreeUpdate::Fork { id, seen, .. } => (*id, Some(*seen)),

@@ -14,8 +14,10 @@ use parsecfs_core::{id::VlobId, name::EntryName};
 use super::{Volume, batch::Batch};
 use crate::{
     error::{Error, ErrorKind, Result},
+    folder::Dentry,
     fs::dentry_row,
-    inode::{Dentry, Inode, Namespace},
+    inode::Inode,
+    namespace::Namespace,
     store::RowKey,
 };
 
@@ -38,7 +40,7 @@ impl Volume {
         };
         if moved_from != 0 && moved_from != parent_ino {
             let shown = self.batch_folder(namespace, batch, moved_from).ok().and_then(|folder| {
-                folder.by_cookie.iter().find(|(_, d)| d.id == id).map(|(cookie, d)| (*cookie, d.clone()))
+                folder.iter().find(|named| named.id == id).map(|named| (named.cookie, named.dentry()))
             });
             if let Some((cookie, dentry)) = shown {
                 self.set_dentry(namespace, batch, moved_from, cookie, Dentry { ino: 0, ..dentry }, is_folder)?;
@@ -49,10 +51,8 @@ impl Volume {
             return Ok(());
         }
         let folder = self.batch_folder(namespace, batch, parent_ino)?;
-        let place = folder.hidden(id).or_else(|| {
-            let mut names = folder.by_cookie.iter();
-            names.find(|(_, dentry)| dentry.id == id && dentry.ino != inode.ino).map(|(c, d)| (*c, d.clone()))
-        });
+        let elsewhere = || folder.iter().find(|named| named.id == id && named.ino != inode.ino);
+        let place = folder.hidden(id).or_else(elsewhere).map(|named| (named.cookie, named.dentry()));
         if let Some((cookie, dentry)) = place {
             self.set_dentry(namespace, batch, parent_ino, cookie, Dentry { ino: inode.ino, ..dentry }, is_folder)?;
         }
@@ -72,9 +72,9 @@ impl Volume {
         batch.rows.push(dentry_row(folder, cookie, &dentry));
         batch.forget_entry(folder, &dentry.name);
         let names = self.batch_folder(namespace, batch, folder)?;
-        let before = names.by_cookie.get(&cookie).map_or(0, |dentry| dentry.ino);
+        let before = names.at(cookie).map_or(0, |named| named.ino);
         let after = dentry.ino;
-        names.insert(cookie, dentry);
+        names.insert(cookie, &dentry);
         if is_folder && (before == 0) != (after == 0) {
             self.count_subfolder(namespace, batch, folder, after != 0)?;
         }
@@ -96,12 +96,8 @@ impl Volume {
         children: &BTreeMap<EntryName, VlobId>,
     ) -> Result<()> {
         let folder = inode.ino;
-        let now: Vec<(u64, Dentry)> = self
-            .batch_folder(namespace, batch, folder)?
-            .by_cookie
-            .iter()
-            .map(|(cookie, dentry)| (*cookie, dentry.clone()))
-            .collect();
+        let now: Vec<(u64, Dentry)> =
+            self.batch_folder(namespace, batch, folder)?.iter().map(|named| (named.cookie, named.dentry())).collect();
         let mut there = BTreeSet::new();
         for (cookie, dentry) in now {
             let stays = EntryName::new(&dentry.name).is_ok_and(|name| children.get(&name) == Some(&dentry.id));
@@ -149,7 +145,7 @@ impl Volume {
         Ok((inode.ino, state.meta.is_folder()))
     }
 
-    fn is_folder(&self, namespace: &Namespace, batch: &Batch, ino: u64) -> bool {
+    fn is_folder(&self, namespace: &mut Namespace, batch: &Batch, ino: u64) -> bool {
         let inode = batch.inodes.get(&ino).cloned().map_or_else(|| self.inode(namespace, ino), Ok);
         inode.is_ok_and(|inode| inode.state.lock().meta.is_folder())
     }
@@ -174,8 +170,8 @@ impl Volume {
 
     /// The names of a folder, without keeping them in memory when the kernel does not know it.
     pub(in crate::fs) fn names(&self, namespace: &mut Namespace, ino: u64) -> Result<Vec<Dentry>> {
-        match namespace.folders.get(&ino) {
-            Some(folder) => Ok(folder.by_cookie.values().cloned().collect()),
+        match namespace.folder(ino) {
+            Some(folder) => Ok(folder.iter().map(|named| named.dentry()).collect()),
             None => self.store.dentries(ino)?.into_values().map(|row| Dentry::decode(&row?)).collect(),
         }
     }
