@@ -7,7 +7,7 @@ use parsecfs_tests::local_model::{Blocks, REALM, ROOT, StepClock, open, read};
 use parsecfs_vfs::{
     error::ErrorKind,
     fs::{FallocateMode, Fetched, ListedEntry, Maker, NewKind, RenameMode, SetAttributes, Volume},
-    tree::{ChangeNumber, LocalContent, LocalTree, Merged, MergedContent, TreeUpdate},
+    tree::{ChangeNumber, LocalContent, LocalEntry, LocalTree, Merged, MergedContent, TreeUpdate},
 };
 use tempfile::TempDir;
 
@@ -125,6 +125,77 @@ fn a_removed_open_file_that_is_only_on_the_storage_stays_readable() {
     // The folder's new version forgets the removed entry.
     world.upload_all();
     assert_eq!(world.read(ino), [1; 8192]);
+}
+
+/// What another device makes of the version that was on its way is merged with what this device remembers: that it
+/// removed the entry, under which name, and which version it knew.
+#[test]
+fn an_entry_removed_while_its_first_version_is_on_its_way_stays_known_as_removed() {
+    let world = World::new();
+    let ino = world.file("a", &[1; 9000]);
+    let id = world.id("a");
+    let on_its_way = world.upload(id);
+    world.volume.unlink(ROOT, b"a").expect("unlink");
+    let removed = |world: &World| {
+        let entry = world.volume.load(id).expect("load").expect("it is known");
+        (entry.removed.expect("it is removed").reveal().to_owned(), entry.base.map(|base| base.version()))
+    };
+    assert_eq!(removed(&world), ("a".to_owned(), None));
+    world.uploaded(on_its_way);
+    assert_eq!(removed(&world), ("a".to_owned(), Some(1)));
+    assert_eq!(world.read(ino), [1; 9000], "who has it open goes on with it");
+    assert!(world.volume.pending(100).expect("pending").iter().all(|entry| entry.id != id), "nothing of it waits");
+    assert_eq!(removed(&world.reopen()), ("a".to_owned(), Some(1)));
+}
+
+/// The process ended between sending and hearing of it.
+#[test]
+fn an_entry_removed_after_a_restart_stays_known_as_its_first_version_may_have_been_sent() {
+    let world = World::new();
+    world.file("a", b"a");
+    let id = world.id("a");
+    let world = world.reopen();
+    world.volume.unlink(ROOT, b"a").expect("unlink");
+    let world = world.reopen();
+    assert!(world.volume.load(id).expect("load").expect("it is known").removed.is_some());
+}
+
+#[test]
+fn an_entry_that_sync_never_looked_at_is_forgotten_when_it_is_removed() {
+    let world = World::new();
+    world.file("a", b"a");
+    let id = world.id("a");
+    world.volume.unlink(ROOT, b"a").expect("unlink");
+    assert!(world.volume.load(id).expect("load").is_none());
+}
+
+/// Its content went with the removal here, and the storage has none: it must not come back as zeros, and go up so.
+#[test]
+fn a_removed_file_without_any_version_is_not_brought_back_by_a_folder_that_lists_it() {
+    for folder_first in [false, true] {
+        let world = World::new();
+        world.file("a", &[1; 9000]);
+        let (id, root) = (world.id("a"), REALM.root());
+        world.upload(id);
+        world.volume.unlink(ROOT, b"a").expect("unlink");
+        let name = EntryName::new("a").expect("a name");
+        let put = |id, content| {
+            let entry = world.volume.load(id).expect("load").expect("it is known");
+            let LocalEntry { parent, created, updated, extension, .. } = entry;
+            let local = Merged { parent, created, updated, extension, content, need_sync: true };
+            TreeUpdate::Put { id, seen: Some(entry.change), base: None, local }
+        };
+        let mut updates =
+            vec![put(id, MergedContent::LocalFile), put(root, MergedContent::Folder([(name, id)].into()))];
+        if folder_first {
+            updates.reverse();
+        }
+        world.volume.apply(updates, None).expect("it is taken");
+        let world = world.reopen();
+        assert!(world.names().is_empty());
+        assert!(world.volume.load(id).expect("load").is_none());
+        assert_eq!(world.id("a"), id, "its name waits for what the storage gets");
+    }
 }
 
 #[test]

@@ -3,7 +3,6 @@
 //!
 //! The fake may be stricter, never laxer: it knows a removed entry for longer. Of a file either may call a slot dirty that
 //! is as the storage has it, never the other way round. Updates are those that sync makes: of entries that a folder lists, and none that would drop what waits for upload.
-//! An entry that is removed while its first version is on its way is the exception: the volume forgets it at once.
 //! `PARSECFS_SEEDS` and `PARSECFS_SEED` as for the other random tests.
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]

@@ -57,7 +57,7 @@ impl Pair {
 
     /// A removed entry has to be known as long as its folder on the storage lists it.
     fn may_forget(&self, fake: Option<LocalEntry>) {
-        let Some(entry) = fake.filter(|entry| entry.base.is_some() && !self.early.contains(&entry.id)) else { return };
+        let Some(entry) = fake.filter(|entry| entry.base.is_some()) else { return };
         let listed =
             self.places().iter().any(|(_, folder)| *folder == entry.parent) && self.lists(entry.parent, entry.id);
         assert!(!listed, "{self}: the removal of {:?} is not on the storage", entry.id);

@@ -60,8 +60,6 @@ pub(crate) struct Pair {
     /// Entries that a folder lists already and whose manifest comes later.
     coming: Vec<Manifest>,
     checkpoint: u64,
-    /// Entries that were removed while their first version was on its way: the volume forgets them at once.
-    early: BTreeSet<VlobId>,
     /// What a tree (the fake?) said of an entry in a state.
     states: HashMap<(bool, VlobId, u64), String>,
     trace: VecDeque<String>,
@@ -85,7 +83,6 @@ impl Pair {
             known: BTreeSet::from([root]),
             coming: Vec::new(),
             checkpoint: 0,
-            early: BTreeSet::new(),
             states: HashMap::new(),
             trace: VecDeque::new(),
         };
@@ -216,9 +213,6 @@ impl Pair {
         self.fake.apply(update(seen), None).expect("the fake takes it");
         let volume = self.volume();
         volume.apply(update(volume_seen), None).unwrap_or_else(|error| panic!("{self}: {error:?}"));
-        if manifest.version() == 1 && volume.load(id).expect("it loads").is_none() {
-            self.early.insert(id);
-        }
     }
 }
 

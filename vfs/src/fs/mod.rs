@@ -83,6 +83,8 @@ struct Pending {
     changed_ns: i64,
     folder: bool,
     bytes: u64,
+    /// Sync has looked at it: a version of it may be on its way to the storage.
+    on_its_way: bool,
 }
 
 impl std::fmt::Debug for Volume {
@@ -204,7 +206,8 @@ impl Volume {
             if meta.removed.is_some() {
                 self.removed.lock().entry(meta.parent).or_default().push(ino);
             } else {
-                self.pending.lock().insert(ino, Pending::of(meta));
+                // What the process before this one sent may still arrive.
+                self.pending.lock().insert(ino, Pending { on_its_way: true, ..Pending::of(meta) });
             }
         }
         Ok(())
@@ -326,7 +329,8 @@ impl Volume {
         let meta = &state.meta;
         let mut pending = self.pending.lock();
         if meta.need_sync && meta.removed.is_none() {
-            pending.insert(ino, Pending::of(meta));
+            let on_its_way = pending.get(&ino).is_some_and(|entry| entry.on_its_way);
+            pending.insert(ino, Pending { on_its_way, ..Pending::of(meta) });
         } else {
             pending.remove(&ino);
         }
@@ -352,7 +356,7 @@ enum Touch {
 impl Pending {
     fn of(meta: &Meta) -> Self {
         let bytes = if meta.is_folder() { 0 } else { meta.size };
-        Self { change: meta.change, changed_ns: meta.changed_ns, folder: meta.is_folder(), bytes }
+        Self { change: meta.change, changed_ns: meta.changed_ns, folder: meta.is_folder(), bytes, on_its_way: false }
     }
 }
 

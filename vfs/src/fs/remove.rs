@@ -55,7 +55,7 @@ impl Volume {
     }
 
     /// Takes an entry out of the store, listed last as `name`; the caller takes the name out of its folder. What the
-    /// storage has of it stays known until its removal is there too.
+    /// storage has of it, or is about to have, stays known until its removal is there too.
     pub(super) fn drop_entry(
         &self,
         namespace: &mut Namespace,
@@ -79,7 +79,8 @@ impl Volume {
         let now = self.clock.now_ns();
         state.meta.ctime_ns = now;
         state.meta.change = self.store.new_change();
-        if state.meta.base_version > 0 {
+        let pending = self.pending.lock().remove(&ino);
+        if state.meta.base_version > 0 || pending.is_some_and(|entry| entry.on_its_way) {
             state.meta.removed = Some(name.to_owned());
             state.meta.changed_ns = now;
             rows.push(inode_row(ino, &state.meta));
@@ -88,7 +89,6 @@ impl Volume {
             rows.push((RowKey::Inode(ino), None));
             rows.push((RowKey::Base(ino), None));
         }
-        self.pending.lock().remove(&ino);
         state.unlinked = true;
         state.meta.subfolders = 0;
         if !namespace.is_referred(ino) {

@@ -41,7 +41,8 @@ impl Volume {
         inode
     }
 
-    /// A removed entry is back, under a new inode: the old one may be open as unlinked.
+    /// A removed entry is back, under a new inode: the old one may be open as unlinked. `None`: of its content nothing is
+    /// left, here or on the storage. Then it is forgotten, and whatever is on its way there comes as something new.
     pub(super) fn revive(
         &self,
         namespace: &mut Namespace,
@@ -49,21 +50,23 @@ impl Volume {
         id: VlobId,
         old: &Arc<Inode>,
         base: Option<&Manifest>,
-    ) -> Result<Arc<Inode>> {
+    ) -> Result<Option<Arc<Inode>>> {
         let mut meta = old.state.lock().meta.clone();
         if let Some(waiting) = self.removed.lock().get_mut(&meta.parent) {
             waiting.retain(|ino| *ino != old.ino);
         }
-        if base.is_none()
-            && let Some(base) = self.base(old.ino)?
-        {
-            let limit = content_size(&base);
-            (meta.size, meta.base_limit) = (limit, limit);
-            let ino = self.replace_ino(namespace, batch, id, old, meta);
-            batch.rows.push(base_row(ino.ino, &base));
-            return Ok(ino);
+        let stored = if base.is_none() { self.base(old.ino)? } else { None };
+        if base.is_none() && stored.is_none() && !meta.is_folder() {
+            self.orphan(namespace, batch, old);
+            batch.ids.insert(id, 0);
+            return Ok(None);
         }
-        Ok(self.replace_ino(namespace, batch, id, old, meta))
+        let Some(stored) = stored else { return Ok(Some(self.replace_ino(namespace, batch, id, old, meta))) };
+        let limit = content_size(&stored);
+        (meta.size, meta.base_limit) = (limit, limit);
+        let inode = self.replace_ino(namespace, batch, id, old, meta);
+        batch.rows.push(base_row(inode.ino, &stored));
+        Ok(Some(inode))
     }
 
     /// Gives an entry a new inode without content; the old one lives on only for who has it open.

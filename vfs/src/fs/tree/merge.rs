@@ -15,7 +15,7 @@ use super::{
 use crate::{
     error::{ErrorKind, Result},
     folder::Dentry,
-    fs::slot_row,
+    fs::{inode_row, slot_row},
     inode::{Inode, ROOT_INO},
     namespace::Namespace,
     notify::Notice,
@@ -41,9 +41,12 @@ impl Volume {
                 if !batch.listed.contains(&id) {
                     return self.rebase_removed(batch, &inode, base);
                 }
-                self.revive(namespace, batch, id, &inode, base.as_ref())?
+                let Some(back) = self.revive(namespace, batch, id, &inode, base.as_ref())? else { return Ok(()) };
+                back
             }
             Some(inode) => inode,
+            // Its folder came first and let go of it: see `revive`.
+            None if matches!(local.content, MergedContent::LocalFile) => return Ok(()),
             None => self.make_inode(namespace, batch, id, &local),
         };
         let inode = match &local.content {
@@ -88,8 +91,9 @@ impl Volume {
     /// A removed entry got another remote version and stays removed.
     fn rebase_removed(&self, batch: &mut Batch, inode: &Inode, base: Option<Manifest>) -> Result<()> {
         if let Some(base) = base {
-            inode.state.lock().meta.base_version = base.version();
-            batch.rows.push(base_row(inode.ino, &base));
+            let mut state = inode.state.lock();
+            state.meta.base_version = base.version();
+            batch.rows.extend([inode_row(inode.ino, &state.meta), base_row(inode.ino, &base)]);
         }
         Ok(())
     }
@@ -140,6 +144,10 @@ impl Volume {
         state.meta.base_version = manifest.version();
         if state.meta.change == seen {
             state.meta.need_sync = false;
+        }
+        if state.meta.removed.is_some() {
+            // Who has it open keeps it in memory as unlinked: that makes no rows.
+            batch.rows.push(inode_row(ino, &state.meta));
         }
         if let Manifest::File(file) = &manifest
             && state.meta.removed.is_none()

@@ -66,6 +66,9 @@ impl LocalTree for Volume {
     fn load(&self, id: VlobId) -> Result<Option<LocalEntry>> {
         let mut namespace = self.namespace();
         let Some(ino) = self.store.ino_of(id)? else { return Ok(None) };
+        if let Some(entry) = self.pending.lock().get_mut(&ino) {
+            entry.on_its_way = true;
+        }
         let inode = self.inode(&mut namespace, ino)?;
         let is_folder = inode.state.lock().meta.is_folder();
         let children = if is_folder { self.children(&mut namespace, &inode)? } else { BTreeMap::new() };

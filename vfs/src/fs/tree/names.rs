@@ -135,7 +135,8 @@ impl Volume {
         };
         let mut inode = self.batch_inode(namespace, batch, ino)?;
         if inode.state.lock().meta.removed.is_some() {
-            inode = self.revive(namespace, batch, id, &inode, None)?;
+            let Some(back) = self.revive(namespace, batch, id, &inode, None)? else { return Ok((0, false)) };
+            inode = back;
         }
         let mut state = inode.state.lock();
         if state.meta.parent_id != folder_id {
