@@ -8,13 +8,13 @@ use std::{
     io::{BufReader, BufWriter, ErrorKind, Read, Write},
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, UNIX_EPOCH},
 };
 
 use parsecfs_crypto::sha256;
-use parsecfs_tests::mounted::{Mounted, mounted};
+use parsecfs_tests::mounted::{Mounted, mounted, sh};
 use rand::{RngCore, SeedableRng, rngs::StdRng};
 
 /// A folder to work in and a scratch folder that is not on the mount.
@@ -35,16 +35,6 @@ fn place(programs: &[&str]) -> Option<Place> {
         }
     }
     Some(Place { mount: mounted()?, scratch: tempfile::tempdir().unwrap() })
-}
-
-/// Runs a shell script in a folder; it must succeed. What it printed.
-#[track_caller]
-fn sh(folder: &Path, script: &str, arguments: &[&Path]) -> String {
-    let Output { status, stdout, stderr } =
-        Command::new("sh").args(["-euc", script, "sh"]).args(arguments).current_dir(folder).output().unwrap();
-    let (out, err) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
-    assert!(status.success(), "{script}\n{out}\n{err}");
-    out.into_owned()
 }
 
 /// Sources of real crates, from cargo's registry: at least three thousand files where it has that many.

@@ -199,6 +199,18 @@ fn a_removed_file_without_any_version_is_not_brought_back_by_a_folder_that_lists
 }
 
 #[test]
+fn what_was_removed_a_moment_ago_is_no_damage() {
+    let world = World::new();
+    let (closed, open) = (world.file("closed", b"x"), world.file("open", b"x"));
+    world.volume.store().apply().expect("apply");
+    world.volume.forget(closed, 1);
+    world.volume.unlink(ROOT, b"closed").expect("unlink");
+    world.volume.unlink(ROOT, b"open").expect("unlink");
+    assert!(world.volume.check().expect("check").is_empty());
+    assert_eq!(world.read(open), b"x");
+}
+
+#[test]
 fn a_rename_that_must_not_replace_refuses_its_own_name() {
     let world = World::new();
     world.file("a", b"a");

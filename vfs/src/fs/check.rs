@@ -10,7 +10,7 @@ use parsecfs_core::{
 use super::Volume;
 use crate::{
     content::{PAGE_BYTES, Piece},
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     inode::ROOT_INO,
 };
 
@@ -57,9 +57,14 @@ impl Volume {
 
     fn check_inode(&self, ino: u64) -> Result<()> {
         let namespace = self.namespace();
-        let inode = self.peek_inode(&namespace, ino)?;
+        let inode = match self.peek_inode(&namespace, ino) {
+            Ok(inode) => inode,
+            // Removed; the index hears of it with the next rows.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
         let mut state = inode.state.lock();
-        if state.meta.removed.is_some() {
+        if state.unlinked || state.meta.removed.is_some() {
             return Ok(());
         }
         if state.meta.is_folder() {
@@ -87,7 +92,7 @@ impl Volume {
         while at != ROOT_INO {
             let parent = self.inode(&mut namespace, at)?.state.lock().meta.parent;
             let listed = self.names(&mut namespace, parent)?.into_iter().find(|dentry| dentry.ino == at);
-            names.push(listed.ok_or(crate::error::ErrorKind::NotFound)?.name);
+            names.push(listed.ok_or(ErrorKind::NotFound)?.name);
             at = parent;
         }
         Ok(names.iter().rev().map(|name| &**name).collect::<Vec<_>>().join("/"))
