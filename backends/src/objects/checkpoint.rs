@@ -5,7 +5,7 @@
 //! which pass the same rules as in the log. Vlobs and blocks are in shards named by the digest of their plain
 //! content, so that unchanged shards are shared by checkpoints; ids are random, so the names tell nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use futures::future::try_join_all;
 use parsecfs_core::{
@@ -42,6 +42,8 @@ const STATE_PART_DUE: usize = 20;
 /// About this many items in a shard.
 const SHARD_ITEMS: usize = 2048;
 const SHARDS_MAX: usize = 1024;
+/// Shards made and stored together: a state of millions of items is never in memory twice.
+const SHARDS_AT_ONCE: usize = 64;
 
 /// What came after the newest checkpoint that this device knows.
 #[derive(Default)]
@@ -227,13 +229,17 @@ pub(super) async fn write(shared: &Shared, realm: RealmId, state: &RealmState) -
     let key_index = state.certificates.key_index_at(head.seq);
     let keys = &shared.options.keys;
     let mut hashes = Vec::new();
-    let mut objects: Vec<(String, Bytes)> = Vec::new();
+    let mut objects: Vec<(String, Bytes)> = Vec::with_capacity(SHARDS_AT_ONCE);
     for plain in encode_shards(&state.data) {
         let hash = digest_of(&plain);
         let mut object = Writer::default();
         object.u64(key_index).raw(&keys.seal(log, key_index, &shard_header(realm), &plain)?);
         objects.push((key::shard(realm, &hash), object.0.into()));
         hashes.push(hash);
+        if objects.len() == SHARDS_AT_ONCE {
+            shared.verbs.create(&objects).await?;
+            objects.clear();
+        }
     }
     shared.verbs.create(&objects).await?;
 
@@ -416,39 +422,41 @@ fn decode_root_data(plain: &[u8]) -> Result<(Data, Vec<[u8; 32]>)> {
     Ok((data, shards))
 }
 
-#[derive(Default)]
-struct Shard {
-    vlobs: BTreeMap<VlobId, VlobPlace>,
-    blocks: BTreeMap<BlockId, BlockPlace>,
+/// Part of the state. Canonical: by id, so that equal states give equal shards.
+struct Shard<'a> {
+    vlobs: &'a [(&'a VlobId, &'a VlobPlace)],
+    blocks: &'a [(&'a BlockId, &'a BlockPlace)],
 }
 
-/// Canonical: equal states give equal shards.
+/// The state in parts, one after the other.
 fn encode_shards(data: &Data) -> impl Iterator<Item = Vec<u8>> {
     let items = data.vlobs.len() + data.blocks.len();
     let count = (items / SHARD_ITEMS).next_power_of_two().min(SHARDS_MAX);
-    let shard_of = |id: &[u8; 16]| (usize::from(id[0]) << 8 | usize::from(id[1])) % count;
-    let mut shards: HashMap<usize, Shard> = HashMap::new();
-    for (id, place) in &data.vlobs {
-        shards.entry(shard_of(id.as_bytes())).or_default().vlobs.insert(*id, *place);
-    }
-    for (id, place) in &data.blocks {
-        shards.entry(shard_of(id.as_bytes())).or_default().blocks.insert(*id, *place);
-    }
-    let mut shards: Vec<_> = shards.into_iter().collect();
-    shards.sort_unstable_by_key(|(index, _)| *index);
-    shards.into_iter().map(|(_, shard)| encode_shard(&shard))
+    let shard_of = move |id: &[u8; 16]| (usize::from(id[0]) << 8 | usize::from(id[1])) % count;
+    let mut vlobs: Vec<_> = data.vlobs.iter().collect();
+    vlobs.sort_unstable_by_key(|(id, _)| (shard_of(id.as_bytes()), **id));
+    let mut blocks: Vec<_> = data.blocks.iter().collect();
+    blocks.sort_unstable_by_key(|(id, _)| (shard_of(id.as_bytes()), **id));
+    let (mut vlobs_done, mut blocks_done) = (0, 0);
+    (0..count).filter_map(move |index| {
+        let (vlobs, blocks) = (&vlobs[vlobs_done..], &blocks[blocks_done..]);
+        let vlobs = &vlobs[..vlobs.partition_point(|(id, _)| shard_of(id.as_bytes()) == index)];
+        let blocks = &blocks[..blocks.partition_point(|(id, _)| shard_of(id.as_bytes()) == index)];
+        (vlobs_done, blocks_done) = (vlobs_done + vlobs.len(), blocks_done + blocks.len());
+        (!vlobs.is_empty() || !blocks.is_empty()).then(|| encode_shard(&Shard { vlobs, blocks }))
+    })
 }
 
-fn encode_shard(shard: &Shard) -> Vec<u8> {
+fn encode_shard(shard: &Shard<'_>) -> Vec<u8> {
     let mut writer = Writer::default();
     writer.length(shard.vlobs.len());
-    for (id, place) in &shard.vlobs {
+    for (id, place) in shard.vlobs {
         writer.raw(id.as_bytes()).u32(place.version).u64(place.key_index).u32(place.author);
         writer.time(place.timestamp).u64(place.seq);
         write_payload(&mut writer, place.payload);
     }
     writer.length(shard.blocks.len());
-    for (id, place) in &shard.blocks {
+    for (id, place) in shard.blocks {
         writer.raw(id.as_bytes());
         match place {
             BlockPlace::Object => {
@@ -485,8 +493,12 @@ fn decode_shard(plain: &[u8], data: &mut Data) -> Result<()> {
         };
         Ok((id, place))
     })?;
-    data.vlobs.extend(vlobs);
-    data.blocks.extend(blocks);
+    for (id, place) in vlobs {
+        data.vlobs.insert(id, place);
+    }
+    for (id, place) in blocks {
+        data.blocks.insert(id, place);
+    }
     Ok(())
 }
 

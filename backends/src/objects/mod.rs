@@ -35,6 +35,7 @@ mod organization;
 mod pack;
 mod read;
 mod realm;
+mod table;
 pub mod verbs;
 mod verify;
 mod watch;

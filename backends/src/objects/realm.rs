@@ -27,6 +27,7 @@ use super::{
     gate::Gate,
     key::PackName,
     organization::{Organization, conflict, denied, open_body},
+    table::Table,
 };
 use crate::statement::{claim_of, is_read_only, main_certificate};
 
@@ -382,8 +383,8 @@ pub(super) struct Data {
     pub(super) quoted: u64,
     pub(super) last_said: Option<Timestamp>,
     pub(super) authors: Vec<DeviceId>,
-    pub(super) vlobs: HashMap<VlobId, VlobPlace>,
-    pub(super) blocks: HashMap<BlockId, BlockPlace>,
+    pub(super) vlobs: Table<VlobId, VlobPlace>,
+    pub(super) blocks: Table<BlockId, BlockPlace>,
     /// Packs of manifests of any version.
     pub(super) manifests: HashSet<PackName>,
     /// Objects that are going to be deleted, and since when.
@@ -520,7 +521,7 @@ impl Data {
             match change {
                 Change::Vlob(vlob) => {
                     for block in &vlob.new_blocks {
-                        self.blocks.entry(*block).or_insert(BlockPlace::Object);
+                        self.blocks.insert_new(*block, BlockPlace::Object);
                     }
                     if let Payload::Pack(name, _) = vlob.payload {
                         self.manifests.insert(name);
@@ -539,7 +540,7 @@ impl Data {
                 }
                 Change::Place { id, key_index, payload } => {
                     let place = BlockPlace::Part { key_index: *key_index, seq: self.seq, payload: *payload };
-                    self.blocks.entry(*id).or_insert(place);
+                    self.blocks.insert_new(*id, place);
                 }
                 Change::GcIntent(names) => self.doom(names, said.timestamp),
                 Change::Fence | Change::Statement(_) | Change::Realm(_) => {}
@@ -571,7 +572,7 @@ impl Data {
     /// Every object that the state references.
     pub(super) fn live(&self) -> HashSet<Doomed> {
         let mut live: HashSet<Doomed> = self.manifests.iter().map(|name| Doomed::Manifests(*name)).collect();
-        for (id, place) in &self.blocks {
+        for (id, place) in self.blocks.iter() {
             match place {
                 BlockPlace::Object => live.insert(Doomed::Block(*id)),
                 BlockPlace::Part { payload: Payload::Pack(name, _), .. } => live.insert(Doomed::Pack(*name)),

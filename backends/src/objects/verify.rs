@@ -212,7 +212,7 @@ impl Shared {
                 note(found, &name, read)?;
             }
         }
-        for (id, place) in &data.blocks {
+        for (id, place) in data.blocks.iter() {
             found.blocks += 1;
             let (name, block) = self.placed_block(realm, *id, *place).await;
             if let Some(block) = note(found, &name, block)?
