@@ -48,6 +48,21 @@ impl RecordingDisk {
         if self.broken.load(Ordering::Relaxed) { Err(io::Error::other("the disk is broken")) } else { Ok(()) }
     }
 
+    /// Makes a local store what a power cut now leaves of one.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be read or written.
+    pub fn cut_store(&self, from: &Path, to: &Path, share: f64, rng: &mut StdRng) {
+        std::fs::create_dir_all(to.join("segments")).expect("a folder");
+        for name in ["index.sqlite", "index.sqlite-wal"] {
+            if from.join(name).exists() {
+                std::fs::copy(from.join(name), to.join(name)).expect("copy");
+            }
+        }
+        self.cut(&from.join("segments"), &to.join("segments"), share, rng);
+    }
+
     /// Makes the files of a folder what a power cut now would leave: what was flushed, and about `share` of the rest.
     ///
     /// # Panics

@@ -17,17 +17,6 @@ use tempfile::TempDir;
 /// Cuts in one session; then a new one begins, with another seed.
 const CUTS_PER_SESSION: u64 = 20;
 
-/// What a power cut now leaves of a store.
-fn cut(disk: &RecordingDisk, from: &Path, to: &Path, share: f64, rng: &mut StdRng) {
-    std::fs::create_dir_all(to.join("segments")).expect("a folder");
-    for name in ["index.sqlite", "index.sqlite-wal"] {
-        if from.join(name).exists() {
-            std::fs::copy(from.join(name), to.join(name)).expect("copy");
-        }
-    }
-    disk.cut(&from.join("segments"), &to.join("segments"), share, rng);
-}
-
 #[test]
 fn a_power_cut_leaves_a_prefix_with_all_that_was_acknowledged() {
     let cuts = std::env::var("PARSECFS_CUTS").map_or(30, |text| text.parse::<u64>().expect("a number"));
@@ -49,7 +38,7 @@ fn a_power_cut_leaves_a_prefix_with_all_that_was_acknowledged() {
             let image = world.path().join((number + 1).to_string());
             let mut rng = StdRng::seed_from_u64(number);
             let share = [0.0, 0.5, 0.9, 1.0][rng.random_range(0..4)];
-            cut(&disk, &session.dir, &image, share, &mut rng);
+            disk.cut_store(&session.dir, &image, share, &mut rng);
             session.recover_in(&image);
             let recovery = session.volume().store().recovery();
             assert_eq!((recovery.damaged, recovery.lost), (0, 0), "cut {number}: a cut is not taken for damage");
@@ -68,7 +57,7 @@ fn put(volume: &Volume, name: &str, bytes: &[u8]) -> u64 {
 /// The least that a power cut may leave.
 fn after_a_cut(disk: &RecordingDisk, from: &Path, world: &TempDir) -> Arc<Volume> {
     let image = world.path().join("image");
-    cut(disk, from, &image, 0.0, &mut StdRng::seed_from_u64(0));
+    disk.cut_store(from, &image, 0.0, &mut StdRng::seed_from_u64(0));
     open(&image, Arc::new(StepClock::default()), u64::MAX).expect("it opens")
 }
 
