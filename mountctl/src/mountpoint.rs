@@ -52,7 +52,9 @@ pub fn mounted_on(dir: &Path) -> Result<Option<MountEntry>> {
     Ok(mounted()?.into_iter().rev().find(|entry| entry.dir == dir))
 }
 
-fn parse(table: &[u8]) -> Vec<MountEntry> {
+/// What a mount table says. Lines that are none are left out.
+#[must_use]
+pub fn parse(table: &[u8]) -> Vec<MountEntry> {
     table.split(|&byte| byte == b'\n').filter_map(parse_line).collect()
 }
 

@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod fake_tree;
+pub mod fuzz;
 pub mod local_model;
 pub mod medium;
 pub mod mounted;

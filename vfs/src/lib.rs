@@ -17,6 +17,8 @@ mod content;
 pub mod error;
 mod folder;
 pub mod fs;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod inode;
 mod namespace;
 pub mod notify;

@@ -149,15 +149,12 @@ async fn require_writer(shared: &Shared, object: &[u8], root: &Root, certificate
 }
 
 async fn restore_certificates(shared: &Shared, plain: &[u8], certificates: &mut Certificates) -> Result<()> {
-    let mut reader = Reader::new(plain);
-    let statements = reader.list(|reader| Ok((reader.u64()?, read_said(reader)?, read_statement(reader)?)))?;
+    let (statements, marks) = decode_certificates(plain)?;
     for (seq, said, statement) in statements {
         let organization = shared.organization_at(said.organization).await?;
         certificates.restore(seq, &said, &statement, &organization)?;
     }
-    let ops = reader.list(|reader| Ok((DeviceId::from_bytes(reader.array()?), reader.u64()?)))?;
-    let quotes = reader.list(|reader| Ok((reader.u64()?, reader.u64()?)))?;
-    certificates.restore_marks(Marks { ops, quotes });
+    certificates.restore_marks(marks);
     Ok(())
 }
 
@@ -341,6 +338,17 @@ fn encode_certificates(certificates: &Certificates) -> Vec<u8> {
     writer.0
 }
 
+/// Entry, what it said, and a statement in it.
+type Stated = (u64, Said, Statement);
+
+fn decode_certificates(plain: &[u8]) -> Result<(Vec<Stated>, Marks)> {
+    let mut reader = Reader::new(plain);
+    let statements = reader.list(|reader| Ok((reader.u64()?, read_said(reader)?, read_statement(reader)?)))?;
+    let ops = reader.list(|reader| Ok((DeviceId::from_bytes(reader.array()?), reader.u64()?)))?;
+    let quotes = reader.list(|reader| Ok((reader.u64()?, reader.u64()?)))?;
+    Ok((statements, Marks { ops, quotes }))
+}
+
 fn encode_root_data(data: &Data, shards: &[[u8; 32]]) -> Vec<u8> {
     let mut writer = Writer::default();
     let ops: BTreeMap<_, _> = data.ops.iter().collect();
@@ -420,6 +428,15 @@ fn decode_root_data(plain: &[u8]) -> Result<(Data, Vec<[u8; 32]>)> {
         ..Data::default()
     };
     Ok((data, shards))
+}
+
+/// Reads the bytes as each part of a checkpoint, for fuzzers.
+#[cfg(feature = "fuzzing")]
+pub(super) fn read_parts(bytes: &[u8]) {
+    drop(Root::decode(bytes));
+    drop(decode_certificates(bytes));
+    drop(decode_root_data(bytes));
+    drop(decode_shard(bytes, &mut Data::default()));
 }
 
 /// Part of the state. Canonical: by id, so that equal states give equal shards.

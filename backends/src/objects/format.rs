@@ -34,7 +34,7 @@ impl Format {
         )
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
         let text = std::str::from_utf8(bytes).ok().and_then(|text| text.strip_prefix(MAGIC)?.strip_prefix('\n'));
         let text = text.ok_or_else(|| Error::new(ErrorKind::Corrupt, "what lies here is no parsecfs organization"))?;
         let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));

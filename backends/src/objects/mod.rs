@@ -26,6 +26,8 @@ pub mod directory;
 mod entry;
 mod follow;
 mod format;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod gate;
 pub mod in_memory;
 mod key;

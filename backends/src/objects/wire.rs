@@ -104,10 +104,11 @@ impl<'a> Reader<'a> {
         self.raw(length)
     }
 
-    /// A list; its length is not trusted for allocation.
+    /// A list; its length is not trusted for allocation: an item may be far larger here than where it comes from.
     pub(super) fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Result<T>) -> Result<Vec<T>> {
+        const RESERVED_MAX: usize = 1024;
         let length = self.length()?;
-        let mut items = Vec::with_capacity(length.min(self.whole.len() - self.at));
+        let mut items = Vec::with_capacity(length.min(RESERVED_MAX));
         for _ in 0..length {
             items.push(item(self)?);
         }

@@ -3,6 +3,8 @@
 mod device;
 mod errno;
 mod fuse;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod loopback;
 pub(crate) mod mount;
 mod reply;
 mod request;

@@ -102,21 +102,23 @@ pub(super) fn serve(device: &Arc<Device>, fuse: &Fuse) -> io::Result<()> {
 fn answer_requests(device: &Arc<Device>, fuse: &Fuse) -> io::Result<()> {
     let mut buffer = request_buffer();
     while let Some(length) = device.receive(&mut buffer)? {
-        match Request::decode(&buffer[..length]) {
-            Ok(request) => {
-                let reply = Reply::new(device, request.unique);
-                // A defect in one answer is the end of that request (its reply says EIO), not of the mount.
-                if catch_unwind(AssertUnwindSafe(|| fuse.answer(&request, reply))).is_err() {
-                    tracing::error!("a request ended in a defect");
-                }
-            }
-            Err(Malformed { unique }) => {
-                tracing::error!(length, "the kernel sent something that is no request");
-                if let Some(unique) = unique {
-                    Reply::new(device, unique).error(Errno::INVAL);
-                }
-            }
+        // A defect in one answer is the end of that request (its reply says EIO), not of the mount.
+        if catch_unwind(AssertUnwindSafe(|| answer_request(device, fuse, &buffer[..length]))).is_err() {
+            tracing::error!("a request ended in a defect");
         }
     }
     Ok(())
+}
+
+/// Answers what was read from the device.
+pub(super) fn answer_request(device: &Arc<Device>, fuse: &Fuse, bytes: &[u8]) {
+    match Request::decode(bytes) {
+        Ok(request) => fuse.answer(&request, Reply::new(device, request.unique)),
+        Err(Malformed { unique }) => {
+            tracing::error!(length = bytes.len(), "the kernel sent something that is no request");
+            if let Some(unique) = unique {
+                Reply::new(device, unique).error(Errno::INVAL);
+            }
+        }
+    }
 }

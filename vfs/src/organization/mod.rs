@@ -22,6 +22,8 @@ mod certificate_store;
 pub mod device_store;
 pub mod documents;
 pub mod found;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 pub mod keys;
 pub mod realm_keys;
 pub mod recovery;

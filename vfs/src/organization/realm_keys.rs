@@ -89,7 +89,7 @@ fn encode(bundle: &KeysBundle) -> Vec<u8> {
     [&key_index.to_le_bytes(), &access_bytes.to_le_bytes()[..], access, bundle].concat()
 }
 
-fn decode(record: &[u8]) -> Option<KeysBundle> {
+pub(super) fn decode(record: &[u8]) -> Option<KeysBundle> {
     let (key_index, rest) = record.split_first_chunk()?;
     let (access_bytes, rest) = rest.split_first_chunk()?;
     let (access, bundle) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*access_bytes)).ok()?)?;

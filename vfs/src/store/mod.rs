@@ -14,6 +14,8 @@
 
 mod disk;
 mod fingerprint;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod index;
 mod journal;
 mod queue;

@@ -19,6 +19,8 @@
 //! Lock: `Tail` orders appends. Reading takes it only for bytes that are still in its buffer.
 
 mod frame;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod replay;
 
 use std::{
