@@ -109,8 +109,9 @@ impl Shared {
                 Attempt::Unknown(error) => patience.bear(error).await?,
             }
         }
+        let head = log.state.head;
         drop(log);
-        self.ring(LogId::Organization).await;
+        self.ring(LogId::Organization, head, Head::EMPTY).await;
         Ok(())
     }
 
@@ -149,8 +150,9 @@ impl Shared {
                 Attempt::Unknown(error) => patience.bear(error).await?,
             }
         }
+        let head = state.head();
         drop(state);
-        self.ring(LogId::Realm(realm)).await;
+        self.ring_realm(realm, head).await;
         Ok(())
     }
 
@@ -173,7 +175,7 @@ impl Shared {
             patience.judge(self.follow_realm(log, state).await)?;
         }
         if is_written {
-            self.ring(LogId::Realm(log.realm)).await;
+            self.ring_realm(log.realm, state.head()).await;
         }
         Ok(())
     }

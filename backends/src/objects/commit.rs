@@ -292,7 +292,7 @@ impl Shared {
         let others_write = state.pace.others_seen.is_some_and(|seen| seen.elapsed() < OTHERS_WRITE_FOR);
         let pause = PAUSE_MIN.max(round_trip * PAUSE_ROUND_TRIPS);
         state.pace.next_after = others_write.then(|| Instant::now() + pause);
-        self.ring(LogId::Realm(log.realm)).await;
+        self.ring_realm(log.realm, state.head()).await;
         Ok(())
     }
 

@@ -47,6 +47,14 @@ impl Head {
     pub(super) const EMPTY: Self = Self { seq: 0, hash: [0; 32] };
 }
 
+/// A log as bytes: its kind, and the id of its realm.
+pub(super) fn log_bytes(log: LogId) -> (u8, [u8; 16]) {
+    match log {
+        LogId::Organization => (0, [0; 16]),
+        LogId::Realm(realm) => (1, *realm.as_bytes()),
+    }
+}
+
 /// The clear part of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
@@ -58,10 +66,7 @@ pub(super) struct Header {
 
 impl Header {
     fn encode(&self) -> Vec<u8> {
-        let (kind, id) = match self.log {
-            LogId::Organization => (0, [0; 16]),
-            LogId::Realm(realm) => (1, *realm.as_bytes()),
-        };
+        let (kind, id) = log_bytes(self.log);
         let mut writer = Writer::default();
         writer.raw(MAGIC).u8(FORMAT).u8(kind).raw(&id).u64(self.seq).raw(&self.prev).u64(self.key_index);
         writer.0

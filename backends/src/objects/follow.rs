@@ -19,6 +19,7 @@ use super::{
     checkpoint,
     commit::{Queued, Staging},
     entry::{Head, RawEntry},
+    heads::{Compared, Shown, shown_below},
     key,
     memory::DeviceMemory,
     organization::Organization,
@@ -35,6 +36,7 @@ pub(super) struct OrganizationLog {
     pub(super) memory: DeviceMemory,
     /// The alarm checks of the first catch-up are done.
     is_checked: bool,
+    pub(super) compared: Compared,
 }
 
 impl OrganizationLog {
@@ -43,6 +45,7 @@ impl OrganizationLog {
             state: Arc::new(Organization::empty(options.root)),
             memory: DeviceMemory::open(&options.state_dir, LogId::Organization)?,
             is_checked: false,
+            compared: Compared::default(),
         })
     }
 }
@@ -67,6 +70,7 @@ pub(super) struct RealmState {
     pub(super) pace: Pace,
     is_booted: bool,
     is_checked: bool,
+    pub(super) compared: Compared,
     /// Entries and changes since the newest checkpoint.
     pub(super) tail: checkpoint::Tail,
 }
@@ -89,6 +93,7 @@ impl RealmLog {
             pace: Pace::default(),
             is_booted: false,
             is_checked: false,
+            compared: Compared::default(),
             tail: checkpoint::Tail::default(),
         };
         Ok(Self { realm, state: tokio::sync::Mutex::new(state), queue: Mutex::default(), staging: Mutex::default() })
@@ -119,9 +124,7 @@ impl Remembered {
     /// `Rollback` when the chain passes the remembered number with another digest.
     fn pass(&self, head: Head) -> Result<()> {
         match self.head {
-            Some(remembered) if remembered.seq == head.seq && remembered.hash != head.hash => {
-                Err(broken("the storage shows another history than this device saw before"))
-            }
+            Some(remembered) if remembered.seq == head.seq && remembered.hash != head.hash => Err(another_history()),
             _ => Ok(()),
         }
     }
@@ -141,6 +144,10 @@ impl Remembered {
 async fn has_tip(verbs: &dyn Verbs, log: LogId, head: Head) -> Result<bool> {
     let Some(last) = head.seq.checked_sub(1) else { return Ok(true) };
     Ok(verbs.get_range(&key::entry(log, last), 0, 1).await?.is_some())
+}
+
+fn another_history() -> Error {
+    broken("the storage shows another history than this device saw before")
 }
 
 fn lost_tip() -> Error {
@@ -174,6 +181,11 @@ impl Shared {
     }
 
     pub(super) async fn follow_organization(&self, log: &mut OrganizationLog) -> Result<()> {
+        self.read_organization(log).await?;
+        self.compare_organization(log).await
+    }
+
+    pub(super) async fn read_organization(&self, log: &mut OrganizationLog) -> Result<()> {
         let remembered = Remembered { head: log.memory.head() };
         let before = log.state.head;
         let mut forward = Forward::from(LogId::Organization, before);
@@ -196,8 +208,13 @@ impl Shared {
         log.memory.remember(log.state.head)
     }
 
-    /// Reads a realm's log to its end.
+    /// Catches up with a realm's log.
     pub(super) async fn follow_realm(&self, log: &RealmLog, state: &mut RealmState) -> Result<()> {
+        self.read_realm_to_its_end(log, state).await?;
+        self.compare_realm(log, state).await
+    }
+
+    pub(super) async fn read_realm_to_its_end(&self, log: &RealmLog, state: &mut RealmState) -> Result<()> {
         loop {
             if !state.is_booted {
                 checkpoint::boot(self, log.realm, state).await?;
@@ -272,12 +289,10 @@ impl Shared {
         remembered.end(state.head())?;
         // A chain that began at a checkpoint did not pass the remembered number: look at that entry alone.
         let Some(head) = remembered.head.filter(|head| head.seq < state.tail.from) else { return Ok(()) };
-        let log = LogId::Realm(realm);
-        let last = head.seq - 1;
-        match self.verbs.get(&key::entry(log, last)).await?.bytes {
-            Some(object) => remembered.pass(RawEntry::parse(log, last, object)?.head_after()),
-            None if last < boundary(&*self.verbs, log).await? => Ok(()),
-            None => Err(broken("the storage lost an entry that this device saw before")),
+        match shown_below(&*self.verbs, LogId::Realm(realm), head).await? {
+            Shown::Same | Shown::Truncated => Ok(()),
+            Shown::Other => Err(another_history()),
+            Shown::Nothing => Err(broken("the storage lost an entry that this device saw before")),
         }
     }
 

@@ -10,6 +10,7 @@
 //! | `entry`, `pack`, `key`, `wire` | bytes and names of objects |
 //! | `chain`, `organization`, `realm`, `gate` | reading the logs and the verdict on each entry |
 //! | `follow` | catching up: alarms, boundary, remembered heads |
+//! | `heads` | what other devices say they saw, against a store that shows each another history |
 //! | `append`, `commit` | the two kinds of writers |
 //! | `read` | manifests and blocks out of entries, packs and objects |
 //! | `checkpoint`, [`maintenance`] | starting without reading it all; garbage and truncation |
@@ -29,6 +30,7 @@ mod format;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod gate;
+mod heads;
 pub mod in_memory;
 mod key;
 pub mod maintenance;
@@ -55,8 +57,8 @@ use parsecfs_core::{
     id::{BlockId, InvitationToken, RealmId, VlobId},
     storage::{
         Block, BlockStore, Bytes, Capabilities, CertificateBatch, CertificateCursor, CertificateStore, Changes, Error,
-        ErrorKind, Event, EventSource, KeysBundle, LogId, LogKeys, Mailbox, Result, Signer, Statement, Storage,
-        VlobRecord, VlobStore, VlobWrite, WriteOutcome,
+        ErrorKind, Event, EventSource, KeysBundle, LogKeys, Mailbox, Result, Signer, Statement, Storage, VlobRecord,
+        VlobStore, VlobWrite, WriteOutcome,
     },
     time::Timestamp,
     verify::{Proof, Verified},
@@ -242,17 +244,6 @@ impl Shared {
         let log = Arc::new(RealmLog::open(realm, &self.options)?);
         realms.insert(realm, Arc::clone(&log));
         Ok(log)
-    }
-
-    /// Tells others, and listeners of this connection, that a log grew.
-    async fn ring(&self, log: LogId) {
-        let bell = key::bell(log, self.options.signer.device_id().as_bytes());
-        // A bell is a hint: who does not hear it polls.
-        let _ = self.verbs.put_hint(&bell, Arc::from(&b"rung"[..])).await;
-        for event in watch::events_of(log) {
-            // Nobody listening is not a failure.
-            let _ = self.rung.send(event);
-        }
     }
 
     async fn post(&self, token: InvitationToken, name: &str, note: Bytes) -> Result<()> {

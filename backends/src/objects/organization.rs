@@ -235,6 +235,11 @@ impl Organization {
         (!revoked).then_some(*found)
     }
 
+    /// All devices that exist now and whose users are not revoked.
+    pub(super) fn devices(&self) -> impl Iterator<Item = (DeviceId, Device)> + '_ {
+        self.devices.keys().filter_map(|id| Some((*id, self.device_at(*id, self.head.seq)?)))
+    }
+
     /// Number of the entry that revoked a user.
     pub(super) fn revoked_by(&self, user: UserId) -> Option<u64> {
         self.revoked.get(&user).copied()
