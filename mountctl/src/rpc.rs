@@ -310,6 +310,9 @@ pub struct StatusView {
     pub cache_used: u64,
     /// Its limit.
     pub cache_limit: u64,
+    /// Requests of programs that ended in a defect of this one; the agent's log says more.
+    #[serde(default)]
+    pub defects: u64,
 }
 
 /// How one entry is.

@@ -61,7 +61,7 @@ fn what_is_written_is_there_after_a_remount_and_reported_as_synced() {
         "workspace_id": "string", "workspace": "string", "mount": "string", "role": "string", "read_only": "bool",
         "online": "bool", "synced": "bool", "upload": {"items": "number", "bytes": "number"},
         "download": {"items": "number", "bytes": "number"}, "waiting": [], "corrupt": [],
-        "cache_used": "number", "cache_limit": "number",
+        "cache_used": "number", "cache_limit": "number", "defects": "number",
     });
     assert_eq!(shape(&status), expected);
     assert_eq!(home.ok(&["status", file.to_str().unwrap()])["state"], "synced");

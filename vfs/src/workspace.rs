@@ -53,6 +53,8 @@ pub struct WorkspaceStatus {
     pub mounted: Option<PathBuf>,
     /// What opening found.
     pub recovery: Recovery,
+    /// Requests that ended in a defect of this program since it was opened.
+    pub defects: u64,
 }
 
 /// An open workspace. [`Workspace::close`] ends it in order; dropping it loses nothing that was synced.
@@ -152,6 +154,7 @@ impl Workspace {
             read_only: !self.organization.writable(self.realm),
             mounted: self.mounted().map(|mount| mount.dir().to_owned()),
             recovery: self.store.recovery(),
+            defects: self.volume.defects(),
         })
     }
 

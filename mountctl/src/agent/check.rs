@@ -75,6 +75,7 @@ async fn workspace(organization: &Arc<Organization>, summary: &WorkspaceSummary,
         Ok(Some((status, damage))) => {
             let mut findings = integrity(&name, &status, &damage);
             findings.push(unsynced(&name, &status));
+            findings.extend(defects(&name, &status));
             findings
         }
         Ok(None) => Vec::new(),
@@ -98,6 +99,12 @@ fn integrity(name: &str, status: &StatusView, damage: &[Damage]) -> Vec<Finding>
         findings.push(finding("integrity", Verdict::Ok, format!("{name}: everything opens")));
     }
     findings
+}
+
+fn defects(name: &str, status: &StatusView) -> Option<Finding> {
+    let text = format!("{name}: {} requests ended in a defect of this program", status.defects);
+    let hint = Some("the agent's log says which; please report it".into());
+    (status.defects > 0).then(|| Finding { hint, ..finding("defects", Verdict::Warning, text) })
 }
 
 fn unsynced(name: &str, status: &StatusView) -> Finding {

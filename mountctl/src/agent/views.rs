@@ -113,5 +113,6 @@ pub(super) async fn status(
         corrupt,
         cache_used: now.cache_bytes,
         cache_limit: now.cache_bytes_max,
+        defects: now.defects,
     })
 }

@@ -65,6 +65,10 @@ impl Fuse {
         Ok(Self { volume, syncs, syncing })
     }
 
+    pub(super) fn count_defect(&self) {
+        self.volume.count_defect();
+    }
+
     /// Answers one request, now or from another thread.
     pub(super) fn answer(&self, request: &Request<'_>, reply: Reply) {
         let (volume, ino) = (&self.volume, request.ino);

@@ -105,6 +105,7 @@ fn answer_requests(device: &Arc<Device>, fuse: &Fuse) -> io::Result<()> {
         // A defect in one answer is the end of that request (its reply says EIO), not of the mount.
         if catch_unwind(AssertUnwindSafe(|| answer_request(device, fuse, &buffer[..length]))).is_err() {
             tracing::error!("a request ended in a defect");
+            fuse.count_defect();
         }
     }
     Ok(())

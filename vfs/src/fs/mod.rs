@@ -22,7 +22,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -72,6 +72,8 @@ pub struct Volume {
     /// Where blocks come from that are not here, and the runtime to wait for them on.
     blocks: OnceLock<(Arc<dyn BlockSource>, tokio::runtime::Handle)>,
     read_only: AtomicBool,
+    /// Requests that ended in a defect of this program.
+    defects: AtomicU64,
     /// Owner of entries that came from elsewhere.
     owner: (u32, u32),
 }
@@ -115,6 +117,7 @@ impl Volume {
             notices,
             blocks: OnceLock::new(),
             read_only: AtomicBool::new(false),
+            defects: AtomicU64::new(0),
             owner,
         };
         if volume.store.row(RowKey::Inode(ROOT_INO))?.is_none() {
@@ -132,6 +135,16 @@ impl Volume {
     /// Bounds what stays in memory of what is in the store too.
     pub fn limit_memory(&self, limits: MemoryLimits) {
         self.namespace().limit(limits);
+    }
+
+    /// How many requests ended in a defect of this program since it was opened: each was answered with an error, and
+    /// nothing else.
+    pub fn defects(&self) -> u64 {
+        self.defects.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_defect(&self) {
+        self.defects.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Says where blocks come from that are not in the store. Once; a second source is ignored.
