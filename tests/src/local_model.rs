@@ -1021,6 +1021,7 @@ impl Session {
             size: None,
             atime: self.rng.random_bool(0.2).then_some(SetTime::Now),
             mtime: self.rng.random_bool(0.3).then(|| SetTime::At(self.rng.random_range(-5..i64::MAX / 2))),
+            ctime_ns: None,
         };
         self.note(format!("set {ino}: {set:?}"));
         let got = self.volume().set_attributes(ino, set);

@@ -16,10 +16,12 @@ use rustix::io::Errno;
 
 use super::{
     errno::errno,
+    name,
     reply::{Entries, Reply},
     request::{Operation, Request},
+    seek::{Seek, Seeker},
     session::REQUEST_BYTES,
-    wire::{Attr, AttrOut, EntryOut, SetAttrIn, SizeOut, StatFsOut, WRITE_KILL_SUIDGID, valid},
+    wire::{Attr, AttrOut, EntryOut, SetAttrIn, SizeOut, StatFsOut, WRITE_CACHE, WRITE_KILL_SUIDGID, valid},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -31,7 +33,7 @@ use crate::{
 };
 
 /// How long the kernel may believe what it was told, in seconds: until it is told otherwise.
-const LIFETIME: u64 = 365 * 24 * 3600;
+pub(super) const LIFETIME: u64 = 365 * 24 * 3600;
 /// Cookies of `.` and `..`; those of entries follow.
 const DOTS: u64 = 2;
 /// Bytes that stat counts files in, and that programs had best write at once.
@@ -44,6 +46,7 @@ pub(super) struct Fuse {
     syncs: mpsc::Sender<Reply>,
     /// Held by who waits for a device flush.
     syncing: Arc<Mutex<()>>,
+    seeker: Seeker,
 }
 
 impl Fuse {
@@ -62,7 +65,8 @@ impl Fuse {
                 });
             })
             .map_err(|e| Error::new(ErrorKind::Internal, "start the sync thread").caused_by(e))?;
-        Ok(Self { volume, syncs, syncing })
+        let seeker = Seeker::start(volume.clone())?;
+        Ok(Self { volume, syncs, syncing, seeker })
     }
 
     pub(super) fn count_defect(&self) {
@@ -72,8 +76,9 @@ impl Fuse {
     /// Answers one request, now or from another thread.
     pub(super) fn answer(&self, request: &Request<'_>, reply: Reply) {
         let (volume, ino) = (&self.volume, request.ino);
+        name::forget_kept(volume, request);
         match request.operation {
-            Operation::Lookup { name } => answer_lookup(reply, volume.lookup(ino, name)),
+            Operation::Lookup { name } => answer_lookup(reply, name, volume.lookup(ino, name)),
             Operation::Forget { lookups } => {
                 volume.forget(ino, lookups);
                 reply.none();
@@ -146,7 +151,7 @@ impl Fuse {
     fn make(&self, request: &Request<'_>, name: &[u8], kind: NewKind<'_>, mode: u32, reply: Reply) {
         let maker = Maker { uid: request.uid, gid: request.gid };
         match self.volume.create(request.ino, name, kind, mode, maker) {
-            Ok(attributes) => reply.body(&entry(&attributes)),
+            Ok(attributes) => reply.body(&EntryOut { entry_valid: name::lifetime(name), ..entry(&attributes) }),
             Err(error) => reply.error(refuse("create", &error)),
         }
     }
@@ -158,11 +163,12 @@ impl Fuse {
             return reply.error(refuse("write", &error));
         }
         let written = SizeOut { size: u32::try_from(data.len()).unwrap_or(u32::MAX), padding: 0 };
-        match self.volume.write(ino, offset, data, &Fetched::new()) {
+        let write = if flags & WRITE_CACHE != 0 { Volume::write_back } else { Volume::write };
+        match write(&self.volume, ino, offset, data, &Fetched::new()) {
             Ok(WriteOutcome::Done) => reply.body(&written),
             Ok(WriteOutcome::Missing(blocks)) => {
                 let data = data.to_vec();
-                let again = move |volume: &Volume, fetched: &Fetched| volume.write(ino, offset, &data, fetched);
+                let again = move |volume: &Volume, fetched: &Fetched| write(volume, ino, offset, &data, fetched);
                 change_later(&self.volume, blocks, again, move |outcome| match outcome {
                     Ok(()) => reply.body(&written),
                     Err(error) => reply.error(refuse("write", &error)),
@@ -192,16 +198,12 @@ impl Fuse {
     }
 
     fn seek(&self, ino: u64, offset: u64, whence: u32, reply: Reply) {
-        let outcome = match whence.cast_signed() {
-            libc::SEEK_DATA => self.volume.seek(ino, offset, true),
-            libc::SEEK_HOLE => self.volume.seek(ino, offset, false),
-            _ => Err(ErrorKind::InvalidArgument.into()),
+        let data = match whence.cast_signed() {
+            libc::SEEK_DATA => true,
+            libc::SEEK_HOLE => false,
+            _ => return reply.error(Errno::INVAL),
         };
-        match outcome {
-            Ok(Some(at)) => reply.body(&at),
-            Ok(None) => reply.error(Errno::NXIO),
-            Err(error) => reply.error(refuse("lseek", &error)),
-        }
+        self.seeker.search(&self.volume, Seek { ino, offset, data }, reply);
     }
 
     fn space(&self, reply: Reply) {
@@ -311,7 +313,7 @@ fn set_attributes(volume: &Volume, ino: u64, set: &SetAttrIn) -> Result<Attribut
     let has = |field: u32| set.valid & field != 0;
     let time = |field: u32, now: u32, seconds: i64, ns: u32| match (has(field), has(now)) {
         (_, true) => Some(SetTime::Now),
-        (true, false) => Some(SetTime::At(seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(ns)))),
+        (true, false) => Some(SetTime::At(nanoseconds(seconds, ns))),
         (false, false) => None,
     };
     let wanted = SetAttributes {
@@ -321,6 +323,8 @@ fn set_attributes(volume: &Volume, ino: u64, set: &SetAttrIn) -> Result<Attribut
         size: has(valid::SIZE).then_some(set.size),
         atime: time(valid::ATIME, valid::ATIME_NOW, set.atime, set.atime_ns),
         mtime: time(valid::MTIME, valid::MTIME_NOW, set.mtime, set.mtime_ns),
+        // The kernel keeps the times of the pages that it holds.
+        ctime_ns: has(valid::CTIME).then(|| nanoseconds(set.ctime, set.ctime_ns)),
     };
     let attributes = volume.set_attributes(ino, wanted)?;
     // A change of owner takes them from everybody, a change of length from who may not keep them: the kernel says so.
@@ -330,6 +334,10 @@ fn set_attributes(volume: &Volume, ino: u64, set: &SetAttrIn) -> Result<Attribut
         return volume.attributes(ino);
     }
     Ok(attributes)
+}
+
+fn nanoseconds(seconds: i64, ns: u32) -> i64 {
+    seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(ns))
 }
 
 fn attr(attributes: &Attributes) -> Attr {
@@ -367,12 +375,12 @@ fn entry(attributes: &Attributes) -> EntryOut {
     }
 }
 
-fn answer_lookup(reply: Reply, found: Result<Attributes>) {
+fn answer_lookup(reply: Reply, name: &[u8], found: Result<Attributes>) {
     match found {
-        Ok(attributes) => reply.body(&entry(&attributes)),
+        Ok(attributes) => reply.body(&EntryOut { entry_valid: name::lifetime(name), ..entry(&attributes) }),
         // Inode 0: the kernel remembers that there is nothing.
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            reply.body(&EntryOut { entry_valid: LIFETIME, ..EntryOut::default() });
+            reply.body(&EntryOut { entry_valid: name::absent_lifetime(name), ..EntryOut::default() });
         }
         Err(error) => reply.error(refuse("lookup", &error)),
     }
@@ -388,7 +396,7 @@ fn answer_attributes(operation: &'static str, reply: Reply, outcome: Result<Attr
 }
 
 /// The errno of a refused operation; what nobody expects is logged, once and without names.
-fn refuse(operation: &'static str, error: &Error) -> Errno {
+pub(super) fn refuse(operation: &'static str, error: &Error) -> Errno {
     match error.kind() {
         ErrorKind::Internal => tracing::error!(operation, ?error, "operation failed"),
         ErrorKind::Corrupt | ErrorKind::Untrusted => tracing::warn!(operation, ?error, "damaged data"),

@@ -6,7 +6,9 @@ mod fuse;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod loopback;
 pub(crate) mod mount;
+mod name;
 mod reply;
 mod request;
+mod seek;
 mod session;
 mod wire;

@@ -23,6 +23,11 @@ impl Reply {
         Self { device: device.clone(), unique, answered: false }
     }
 
+    /// The kernel that waits for it.
+    pub(super) fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// The request failed.
     pub(super) fn error(mut self, errno: Errno) {
         self.send(-errno.raw_os_error(), &[]);

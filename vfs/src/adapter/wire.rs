@@ -74,9 +74,12 @@ pub(super) mod valid {
     pub(crate) const MTIME: u32 = 1 << 5;
     pub(crate) const ATIME_NOW: u32 = 1 << 7;
     pub(crate) const MTIME_NOW: u32 = 1 << 8;
+    pub(crate) const CTIME: u32 = 1 << 10;
     pub(crate) const KILL_SUIDGID: u32 = 1 << 11;
 }
 
+/// In [`WriteIn::write_flags`]: the kernel writes back pages that it held.
+pub(super) const WRITE_CACHE: u32 = 1;
 /// In [`WriteIn::write_flags`]: the writer may not keep set-user and set-group bits.
 pub(super) const WRITE_KILL_SUIDGID: u32 = 1 << 2;
 

@@ -59,6 +59,8 @@ pub struct SetAttributes {
     pub atime: Option<SetTime>,
     /// Last modification.
     pub mtime: Option<SetTime>,
+    /// Last change, from who knows it better than the clock here, ns since the epoch.
+    pub ctime_ns: Option<i64>,
 }
 
 /// Whether an attribute must, or must not, be there already.
@@ -118,7 +120,7 @@ impl Volume {
             SetTime::At(ns) => ns,
         };
         let touch = if set.size.is_some() { Touch::Content } else { Touch::Attributes };
-        let only_atime = set == SetAttributes { atime: set.atime, ..SetAttributes::default() };
+        let only_atime = set == SetAttributes { atime: set.atime, ctime_ns: set.ctime_ns, ..SetAttributes::default() };
         let need_sync = state.meta.need_sync;
         rows.extend(self.touch(&inode, &mut state, touch));
         let meta = &mut state.meta;
@@ -129,6 +131,7 @@ impl Volume {
         if let Some(mtime) = set.mtime {
             meta.mtime_ns = time(mtime);
         }
+        meta.ctime_ns = set.ctime_ns.unwrap_or(meta.ctime_ns);
         if only_atime {
             // The time of the last access is not shared: nothing to send.
             meta.need_sync = need_sync;
@@ -169,6 +172,9 @@ impl Volume {
         if !name.starts_with(b"user.") {
             return Err(ErrorKind::Unsupported.into());
         }
+        if name == b"user." {
+            return Err(ErrorKind::InvalidArgument.into());
+        }
         let inode = self.open_inode(ino)?;
         let mut state = inode.state.lock();
         match (flags, state.meta.xattrs.contains_key(name)) {
@@ -190,6 +196,9 @@ impl Volume {
     /// Removes an extended attribute.
     pub fn remove_xattr(&self, ino: u64, name: &[u8]) -> Result<()> {
         self.may_write()?;
+        if !name.starts_with(b"user.") {
+            return Err(ErrorKind::Unsupported.into());
+        }
         let inode = self.open_inode(ino)?;
         let mut state = inode.state.lock();
         state.meta.xattrs.remove(name).ok_or(ErrorKind::NoAttribute)?;

@@ -17,6 +17,7 @@ mod remove;
 mod rename;
 mod tree;
 mod write;
+mod zeros;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -323,10 +324,10 @@ impl Volume {
     fn touch(&self, inode: &Inode, state: &mut MutexGuard<'_, State>, touch: Touch) -> Option<(RowKey, RowValue)> {
         let now = self.clock.now_ns();
         let meta = &mut state.meta;
-        meta.ctime_ns = now;
-        if touch == Touch::Content {
-            meta.mtime_ns = now;
-            meta.updated_us = now / 1000;
+        match touch {
+            Touch::Attributes => meta.ctime_ns = now,
+            Touch::Content => (meta.ctime_ns, meta.mtime_ns, meta.updated_us) = (now, now, now / 1000),
+            Touch::Pages => meta.updated_us = now / 1000,
         }
         meta.change = self.store.new_change();
         meta.changed_ns = now;
@@ -364,6 +365,8 @@ enum Touch {
     Attributes,
     /// Content, or the names in a folder.
     Content,
+    /// Content, whose times come apart.
+    Pages,
 }
 
 impl Pending {
@@ -391,6 +394,15 @@ fn slot_row(ino: u64, number: u64, slot: &crate::content::Slot) -> (RowKey, RowV
         RowBytes { id: None, pending: false, bytes: bytes.into() }
     });
     (RowKey::Slot(ino, number), value)
+}
+
+/// The form in which a name is kept, where that is another than the given one.
+pub fn kept_form(name: &[u8]) -> Option<Arc<str>> {
+    if name.is_ascii() {
+        return None;
+    }
+    let kept = valid_name(name).ok()?;
+    (kept.reveal().as_bytes() != name).then(|| Arc::from(kept.reveal()))
 }
 
 /// A name as programs gave it, proved valid.

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use parking_lot::MutexGuard;
 use parsecfs_core::manifest::{BlockAccess, Manifest};
 
-use super::Volume;
+use super::{Volume, zeros::without_zeros};
 use crate::{
     content::{PAGE, PAGE_BYTES, Piece, SLOT_PAGES, Slot, blocks_between, by_slot, slot_of},
     error::{Error, ErrorKind, Result},
@@ -300,7 +300,7 @@ impl Volume {
     pub(super) fn load_base_blocks(&self, ino: u64, state: &mut State) -> Result<()> {
         if state.base_blocks.is_none() {
             let blocks = match self.base(ino)? {
-                Some(Manifest::File(file)) => file.blocks.into(),
+                Some(Manifest::File(file)) => without_zeros(&file.blocks),
                 _ => [].into(),
             };
             state.base_blocks = Some(blocks);

@@ -46,10 +46,17 @@ impl Volume {
     /// Writes bytes at an offset, with blocks that were `fetched` for it.
     pub fn write(&self, ino: u64, offset: u64, data: &[u8], fetched: &Fetched) -> Result<WriteOutcome> {
         self.may_write()?;
-        self.with_room(|| self.try_write(ino, offset, data, fetched))
+        self.with_room(|| self.try_write(ino, offset, data, fetched, Touch::Content))
     }
 
-    fn try_write(&self, ino: u64, offset: u64, data: &[u8], fetched: &Fetched) -> Result<WriteOutcome> {
+    /// [`Volume::write`] for what a page cache held. Whoever keeps it knows when it was changed, and says so with
+    /// [`Volume::set_attributes`], before or behind the bytes: the times stay as they are.
+    pub fn write_back(&self, ino: u64, offset: u64, data: &[u8], fetched: &Fetched) -> Result<WriteOutcome> {
+        self.may_write()?;
+        self.with_room(|| self.try_write(ino, offset, data, fetched, Touch::Pages))
+    }
+
+    fn try_write(&self, ino: u64, offset: u64, data: &[u8], fetched: &Fetched, touch: Touch) -> Result<WriteOutcome> {
         let _changing = self.store.changing();
         let inode = self.open_inode(ino)?;
         let mut state = inode.state.lock();
@@ -58,7 +65,7 @@ impl Volume {
             Put::Rows(mut rows) => {
                 let end = offset + data.len() as u64;
                 state.meta.size = state.meta.size.max(end);
-                rows.extend(self.touch(&inode, &mut state, Touch::Content));
+                rows.extend(self.touch(&inode, &mut state, touch));
                 self.store.log(rows);
                 Ok(WriteOutcome::Done)
             }

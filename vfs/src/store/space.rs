@@ -68,11 +68,11 @@ impl Store {
         Ok(())
     }
 
-    /// Free bytes and all bytes that content can use: what the disk and the limit allow.
+    /// Free bytes and all bytes that content can use: what the disk and the limit allow, without what is held back.
     pub fn space(&self) -> Result<(u64, u64)> {
-        let (free, _) = disk_space(&self.dir)?;
+        let (free, total) = disk_space(&self.dir)?;
         let used = self.bytes();
-        let free = free.min(self.bytes_max.saturating_sub(used));
+        let free = free.saturating_sub(RESERVE_BYTES.min(total / 16)).min(self.bytes_max.saturating_sub(used));
         Ok((free, used.saturating_add(free)))
     }
 

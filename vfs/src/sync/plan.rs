@@ -91,6 +91,10 @@ pub(super) fn children_first(folders: &[(VlobId, VlobId)]) -> Vec<VlobId> {
     ids.into_iter().map(|(_, id)| id).collect()
 }
 
+/// Files with at most so many slots have no holes on the storage. Longer ones do not fit on a storage that official
+/// clients, whom holes stop, can read; a sparse file of terabytes would be a manifest of gigabytes.
+const FILLED_SLOTS_MAX: u64 = 1 << 15;
+
 /// What becomes of one slot of a file in its next version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SlotPlan {
@@ -98,7 +102,7 @@ pub(super) enum SlotPlan {
     Reuse(BlockAccess),
     /// A new block with the bytes of this slot.
     Write(u64),
-    /// The block of zeros, as nothing may be missing before a file's last block (formats.md 5.6).
+    /// The block of zeros, as nothing may be missing before the last block of a file that is not too long (formats.md 5.6).
     Zero(u64),
 }
 
@@ -119,6 +123,9 @@ pub(super) fn plan_slots(entry: &LocalEntry, gone: &BTreeSet<BlockId>) -> Vec<Sl
             None => SlotPlan::Zero(slot),
         },
     };
+    if last >= FILLED_SLOTS_MAX {
+        return slots.keys().copied().filter(|slot| in_file(*slot)).map(plan).collect();
+    }
     (0..=last).map(plan).collect()
 }
 

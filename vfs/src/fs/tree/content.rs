@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use parsecfs_core::manifest::{BlockAccess, Manifest};
 
-use super::{Volume, batch::Batch};
+use super::{super::zeros::without_zeros, Volume, batch::Batch};
 use crate::{
     content::{PAGE, SLOT_PAGES},
     error::Result,
@@ -33,7 +33,7 @@ impl Volume {
         self.load_base_blocks(inode.ino, &mut state)?;
         let clean =
             state.slots.iter().all(|(_, slot)| !slot.is_dirty(0, u8::MAX)) && state.meta.base_limit == state.meta.size;
-        let same_blocks = state.base_blocks.as_deref() == Some(file.blocks.as_slice());
+        let same_blocks = state.base_blocks == Some(without_zeros(&file.blocks));
         if clean && same_blocks && state.meta.size == file.size && state.meta.blocksize == file.blocksize {
             let mtime = local.extension.mtime_ns.unwrap_or(local.updated.as_micros().saturating_mul(1000));
             if state.meta.mtime_ns == mtime {
@@ -53,7 +53,7 @@ impl Volume {
         };
         let mut state = inode.state.lock();
         (state.meta.size, state.meta.blocksize, state.meta.base_limit) = (file.size, file.blocksize, file.size);
-        state.base_blocks = Some(file.blocks.clone().into());
+        state.base_blocks = Some(without_zeros(&file.blocks));
         Ok(inode.clone_after(state))
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use parsecfs_core::{id::VlobId, manifest::Manifest};
 
 use super::{
+    super::zeros::without_zeros,
     Volume,
     batch::{Batch, base_row},
 };
@@ -82,7 +83,7 @@ impl Volume {
             meta.base_version = base.version();
             batch.rows.push(base_row(inode.ino, &base));
             if let Manifest::File(file) = base {
-                state.base_blocks = Some(file.blocks.into());
+                state.base_blocks = Some(without_zeros(&file.blocks));
             }
         }
         state.meta.parent
@@ -164,7 +165,7 @@ impl Volume {
                 state.slots.drop_empty();
                 batch.rows.extend(rows);
             }
-            state.base_blocks = Some(file.blocks.clone().into());
+            state.base_blocks = Some(without_zeros(&file.blocks));
         }
         batch.rows.push(base_row(ino, &manifest));
         Ok(())
