@@ -1,7 +1,8 @@
 //! The descriptor of `/dev/fuse` behind a mount: mounting, receiving, sending, unmounting.
 //!
 //! Waiting for a request spins for a moment before it sleeps. A program that works on the mount asks the next thing
-//! within microseconds, and waking a sleeping thread costs more than most answers (`benches/LEDGER.md`).
+//! within microseconds, and waking a sleeping thread costs more than most answers (`benches/LEDGER.md`). On a machine whose
+//! processors are all wanted it sleeps at once: who gives way there waits a time slice for his turn.
 
 use std::{
     ffi::CString,
@@ -14,6 +15,7 @@ use std::{
     },
     path::Path,
     process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -29,6 +31,10 @@ use super::wire::OutHeader;
 
 /// How long a thread that has answered looks for the next request before it sleeps.
 const SPIN: Duration = Duration::from_micros(30);
+/// Giving way for so long means that others have work for the processor, and keep it for a time slice.
+const GIVEN_AWAY: Duration = Duration::from_micros(200);
+/// Waits without spinning after that.
+const RESTS: u32 = 512;
 
 /// An open `/dev/fuse`.
 #[derive(Debug)]
@@ -36,6 +42,8 @@ pub(super) struct Device {
     file: File,
     /// With one processor, spinning would only keep the program from asking.
     spin: Duration,
+    /// Waits that shall not spin: while others want the processors, the kernel wakes us sooner than they give way.
+    rests: AtomicU32,
 }
 
 /// How a mount shows itself.
@@ -56,7 +64,7 @@ impl Device {
         };
         rustix::fs::fcntl_setfl(&file, rustix::fs::fcntl_getfl(&file)? | rustix::fs::OFlags::NONBLOCK)?;
         let several = std::thread::available_parallelism().is_ok_and(|n| n.get() > 1);
-        Ok(Self { file, spin: if several { SPIN } else { Duration::ZERO } })
+        Ok(Self { file, spin: if several { SPIN } else { Duration::ZERO }, rests: AtomicU32::new(0) })
     }
 
     /// One that only takes answers.
@@ -75,10 +83,15 @@ impl Device {
                 // Who asked does not wait any more, or a signal came.
                 Err(Errno::NOENT | Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
-                    if since.get_or_insert_with(Instant::now).elapsed() < self.spin {
+                    let spent = since.get_or_insert_with(Instant::now).elapsed();
+                    if self.rests.load(Ordering::Relaxed) == 0 && spent < self.spin {
                         // Who waits for this processor, perhaps for the answer just sent, goes first.
                         std::thread::yield_now();
+                        if since.is_some_and(|since| since.elapsed() > spent + GIVEN_AWAY) {
+                            self.rests.store(RESTS, Ordering::Relaxed);
+                        }
                     } else {
+                        let _ = self.rests.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
                         let mut ready = [PollFd::new(&self.file, PollFlags::IN)];
                         match poll(&mut ready, None) {
                             Ok(_) | Err(Errno::INTR) => since = None,
