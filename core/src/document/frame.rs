@@ -88,7 +88,7 @@ fn decompress(compressed: &[u8], mut clear: Vec<u8>) -> Result<Vec<u8>> {
 }
 
 /// Counts the values in the first value without building them; `None` when the bytes end too early, hold a byte that
-/// begins no value, or hold more than [`VALUES_MAX`].
+/// begins no value, text that is not UTF-8, or more than [`VALUES_MAX`]. Such text could not be written back as it was.
 fn count_values(bytes: &[u8]) -> Option<usize> {
     let (mut rest, mut awaited, mut count) = (bytes, 1_usize, 0_usize);
     while awaited > 0 {
@@ -102,7 +102,11 @@ fn count_values(bytes: &[u8]) -> Option<usize> {
             0x90..=0x9f | 0xdc | 0xdd => (0, fixed.checked_add(size)?),
             _ => (fixed.checked_add(size)?, 0),
         };
-        rest = after.get(skipped..)?;
+        let (value, behind) = after.split_at_checked(skipped)?;
+        if matches!(marker, 0xa0..=0xbf | 0xd9..=0xdb) {
+            std::str::from_utf8(value).ok()?;
+        }
+        rest = behind;
         count += 1;
         awaited = (awaited - 1).checked_add(children)?;
         // Every awaited value takes a byte at least, so a huge count in a short document ends here.
@@ -257,6 +261,16 @@ mod tests {
             assert_eq!(count_values(&bytes[..bytes.len() - 1]), None, "{:x}", bytes[0]);
             assert_eq!(from_msgpack(&bytes), Ok(value));
         }
+    }
+
+    #[test]
+    fn text_that_is_not_utf_8_is_refused_wherever_it_is() {
+        for text in [&[0xa2, b'a', 0xd8][..], &[0xd9, 1, 0xff], &[0xda, 0, 1, 0xff], &[0xdb, 0, 0, 0, 1, 0xff]] {
+            assert!(from_msgpack(text).is_err());
+            let in_a_map = [&[0x81, 0xa1, b'x'], text].concat();
+            assert!(from_msgpack(&in_a_map).is_err());
+        }
+        assert_eq!(from_msgpack(&[0xc4, 1, 0xff]), Ok(Value::Binary(vec![0xff])));
     }
 
     #[test]
