@@ -70,7 +70,7 @@ impl Device {
     /// One that only takes answers.
     #[cfg(feature = "fuzzing")]
     pub(super) fn over(file: File) -> Self {
-        Self { file, spin: Duration::ZERO }
+        Self { file, spin: Duration::ZERO, rests: AtomicU32::new(0) }
     }
 
     /// Waits for the next request. `None` when the mount is over.
