@@ -87,6 +87,12 @@ impl Mounted {
         }
     }
 
+    /// [`Mounted::remount`] with other options from now on.
+    pub fn remount_with(&mut self, options: &'static str) {
+        self.options = options;
+        self.remount();
+    }
+
     fn mount(&self) {
         let (store, mount) = (self.dir.path().join("store"), self.path());
         let arguments = [Path::new("quickstart"), Path::new("--at"), &store, Path::new("--mount"), &mount];

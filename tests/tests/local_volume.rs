@@ -246,6 +246,19 @@ fn a_rename_onto_a_name_whose_entry_never_came_leaves_one_name() {
 }
 
 #[test]
+fn content_that_waits_for_upload_takes_from_the_room_that_is_told() {
+    const MIB: u64 = 1 << 20;
+    let world = World::with_room(100 * MIB);
+    let (free, total) = world.volume.space().expect("space");
+    assert_eq!((free, total), (100 * MIB, 100 * MIB));
+    world.file("a", &vec![1; 10 << 20]);
+    let (free, total) = world.volume.space().expect("space");
+    assert!(total == 100 * MIB && free <= 90 * MIB, "{free} of {total}");
+    world.upload_all();
+    assert_eq!(world.volume.space().expect("space"), (100 * MIB, 100 * MIB));
+}
+
+#[test]
 fn content_that_the_storage_has_makes_room_before_a_write_is_refused() {
     let world = World::with_room(8 << 20);
     for number in 0..40_u8 {

@@ -127,10 +127,11 @@ fn the_room_that_is_told_follows_the_cache_limit_and_what_was_written() {
     };
     let (total, free) = room();
     assert!(total <= LIMIT && free > LIMIT / 2, "{total} {free}");
-    let mut random = vec![0; 20 << 20];
-    rand::RngCore::fill_bytes(&mut rand::rng(), &mut random);
-    fs::write(mount.path().join("file"), &random).unwrap();
-    sh(&mount.path(), "sync file", &[]);
+    fs::write(mount.path().join("file"), vec![1; 20 << 20]).unwrap();
+    mount.remount();
     let (total_after, free_after) = room();
-    assert!(total_after <= LIMIT && free_after <= free - (20 << 20), "{free} {free_after}");
+    assert!(
+        total_after <= LIMIT && free_after > free - (10 << 20),
+        "what the storage has is free: {free} {free_after}"
+    );
 }

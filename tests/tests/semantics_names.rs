@@ -181,6 +181,35 @@ fn only_its_owner_removes_an_entry_of_a_sticky_folder() {
     assert_eq!(sh(&mount.path(), script, &[]), "open:\n\nsticky:\n");
 }
 
+/// [S33]
+#[test]
+fn a_read_only_mount_refuses_every_kind_of_change() {
+    let Some(mut mount) = mounted() else { return };
+    sh(&mount.path(), "mkdir folder empty; echo kept >file; ln -s file link; mkfifo pipe", &[]);
+    mount.remount_with("ro");
+    let changes = "touch new
+                   truncate -s 0 file
+                   dd if=/dev/null of=file conv=notrunc
+                   mkdir new
+                   rmdir empty
+                   rm file
+                   mv file new
+                   mv file folder/file
+                   ln -s x new
+                   ln file new
+                   mkfifo new
+                   chmod 600 file
+                   chown -h 1 link
+                   touch -d 2001-01-01 file
+                   fallocate -l 10000 file
+                   python3 -c 'import os; os.setxattr(\"file\", \"user.a\", b\"1\")'";
+    for change in changes.lines() {
+        let said = sh(&mount.path(), &format!("! {{ {change} 2>&1; }}"), &[]);
+        assert!(said.contains("Read-only file system"), "{change}: {said}");
+    }
+    assert_eq!(sh(&mount.path(), "ls; cat file", &[]), "empty\nfile\nfolder\nlink\npipe\nkept\n");
+}
+
 /// [S14]
 #[test]
 fn the_umask_takes_bits_from_what_is_made_and_access_lists_are_refused() {

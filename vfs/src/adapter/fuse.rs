@@ -207,7 +207,7 @@ impl Fuse {
     }
 
     fn space(&self, reply: Reply) {
-        match self.volume.store().space() {
+        match self.volume.space() {
             Ok((free, total)) => {
                 let free = free / u64::from(BLOCK);
                 reply.body(&StatFsOut {

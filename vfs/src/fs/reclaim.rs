@@ -44,12 +44,19 @@ impl Volume {
     /// Frees what can be freed without losing anything. Called by the background thread.
     pub fn reclaim(&self) -> Result<()> {
         let mut reclaiming = self.reclaiming.lock();
-        let (free, _) = self.store.space()?;
+        let (free, _) = self.store.space(u64::MAX)?;
         if free < ROOM_WANTED {
             self.drop_clean(&mut reclaiming)?;
         }
         self.forget_removed();
         self.free_segments()
+    }
+
+    /// Free bytes and all bytes, as statfs tells them. Content that the storage has too counts as free: it goes when room
+    /// is needed. What waits for upload is counted by whole files.
+    pub fn space(&self) -> Result<(u64, u64)> {
+        let staying = self.pending.lock().values().fold(0_u64, |sum, pending| sum.saturating_add(pending.bytes));
+        self.store.space(staying)
     }
 
     fn free_segments(&self) -> Result<()> {

@@ -68,12 +68,15 @@ impl Store {
         Ok(())
     }
 
-    /// Free bytes and all bytes that content can use: what the disk and the limit allow, without what is held back.
-    pub fn space(&self) -> Result<(u64, u64)> {
+    /// Free bytes and all bytes that content can use: what the disk and the limit allow, without what is held back. Of
+    /// what is there, at most `staying` bytes cannot make room.
+    pub fn space(&self, staying: u64) -> Result<(u64, u64)> {
         let (free, total) = disk_space(&self.dir)?;
         let used = self.bytes();
-        let free = free.saturating_sub(RESERVE_BYTES.min(total / 16)).min(self.bytes_max.saturating_sub(used));
-        Ok((free, used.saturating_add(free)))
+        let staying = staying.min(used);
+        let on_disk = free.saturating_sub(RESERVE_BYTES.min(total / 16)) + (used - staying);
+        let free = on_disk.min(self.bytes_max.saturating_sub(staying));
+        Ok((free, staying.saturating_add(free)))
     }
 
     /// Held from before pages are let go until the rows that say so are logged. Without it a segment could go while the
