@@ -83,9 +83,22 @@ pub enum Command {
     },
     /// Print the manual page
     Man,
-    /// Serve a home in the background; commands start it
+    /// The background process of a home; commands start it
+    #[command(subcommand)]
+    Agent(Agent),
+}
+
+/// `agent`
+#[derive(Debug, Subcommand)]
+pub enum Agent {
+    /// Put this program in the place of the one that runs; what is mounted stays, open files too
+    Restart,
+    /// Keep an agent running
     #[command(hide = true)]
-    Agent,
+    Keep,
+    /// Serve; the keeper starts it
+    #[command(hide = true)]
+    Serve,
 }
 
 /// `doctor`

@@ -4,7 +4,7 @@ use std::{
     env,
     io::{self, BufRead, BufReader, Read, Write},
     os::unix::{net::UnixStream, process::CommandExt},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -17,7 +17,7 @@ use crate::{
     exit::Kind,
     failure::{Failure, Result},
     home::Home,
-    rpc::{Greeting, LINE_BYTES_MAX, Reply, Request},
+    rpc::{Greeting, LINE_BYTES_MAX, MountView, Reply, Request},
     socket,
 };
 
@@ -45,8 +45,11 @@ impl Client {
     pub fn call<T: DeserializeOwned>(&self, request: &Request) -> Result<T> {
         let deadline = Instant::now() + HANDOVER;
         loop {
-            if let Some(answer) = ask(self.home.agent_folder(), request) {
-                return answer;
+            match ask(self.home.agent_folder(), request) {
+                // Another one goes on in its place, and what only looks or waits can be asked again.
+                Some(Err(failure)) if failure.kind == Kind::AgentGone && request.is_repeatable() => {}
+                Some(answer) => return answer,
+                None => {}
             }
             if Instant::now() >= deadline {
                 return Err(Failure::new(Kind::Failed, "the background agent does not answer")
@@ -60,7 +63,33 @@ impl Client {
 
     /// Asks if an agent runs. `None`: there is none, so nothing is mounted.
     pub fn call_running<T: DeserializeOwned>(&self, request: &Request) -> Result<Option<T>> {
-        ask(self.home.agent_folder(), request).transpose()
+        loop {
+            match ask(self.home.agent_folder(), request) {
+                Some(Err(failure)) if failure.kind == Kind::AgentGone && request.is_repeatable() => {}
+                answer => return answer.transpose(),
+            }
+        }
+    }
+
+    /// Has this program go on in place of the running one. Returns when it answers, with its process and what is mounted.
+    /// `None`: none ran.
+    pub fn restart(&self, program: PathBuf) -> Result<Option<(u32, Vec<MountView>)>> {
+        let folder = self.home.agent_folder();
+        let Some((stream, read, before)) = greet(folder) else { return Ok(None) };
+        match converse::<()>(stream, read, &Request::Restart { program }) {
+            // It may be gone before its answer is out.
+            Err(failure) if failure.kind != Kind::AgentGone => return Err(failure),
+            _ => {}
+        }
+        let deadline = Instant::now() + HANDOVER;
+        while Instant::now() < deadline {
+            if let Some((_, _, now)) = greet(folder).filter(|(_, _, now)| now.pid != before.pid) {
+                return Ok(Some((now.pid, self.call(&Request::Mounts)?)));
+            }
+            std::thread::sleep(HANDOVER_STEP);
+        }
+        Err(Failure::new(Kind::Failed, "the background agent did not restart")
+            .hint(format!("see {}", agent::log_path(&self.home).display())))
     }
 
     /// Starts an agent. `false`: another one is starting or ending right now.
@@ -76,7 +105,7 @@ impl Client {
             command.arg("-v");
         }
         // The working directory may be inside a mount, which the agent must never hold on to.
-        command.arg("agent").current_dir("/");
+        command.args(["agent", "keep"]).current_dir("/");
         // Memory that one thread freed serves the others too: a few requests at a time need no arena each.
         command.env("MALLOC_ARENA_MAX", "2");
         // What a large sync took goes back to the system; by default the C library learns to keep it. Above the size of
@@ -104,22 +133,36 @@ impl Client {
 }
 
 /// This program; also after it was replaced on disk.
-fn program() -> io::Result<std::path::PathBuf> {
+pub(crate) fn program() -> io::Result<std::path::PathBuf> {
     let link = Path::new("/proc/self/exe");
     if link.exists() { Ok(link.to_owned()) } else { env::current_exe() }
 }
 
 /// Asks the agent of this folder. `None`: there is none, or it went away before it took the request.
 pub fn ask<T: DeserializeOwned>(folder: &Path, request: &Request) -> Option<Result<T>> {
-    let stream = socket::connect(folder).ok()?;
-    let mut read = BufReader::new(stream.try_clone().ok()?.take(LINE_BYTES_MAX));
-    let mut line = Zeroizing::new(String::new());
-    read.read_line(&mut line).ok()?;
-    let greeting: Greeting = serde_json::from_str(&line).ok()?;
+    let (stream, read, greeting) = greet(folder)?;
     if greeting.version != env!("CARGO_PKG_VERSION") {
         return Some(Err(agent::other_version(&greeting.version)));
     }
     Some(converse(stream, read, request))
+}
+
+type Greeted = (UnixStream, BufReader<io::Take<UnixStream>>, Greeting);
+
+/// Meets the agent of this folder. One that dies before it says a word is followed by another, or by nobody.
+fn greet(folder: &Path) -> Option<Greeted> {
+    let deadline = Instant::now() + HANDOVER;
+    loop {
+        let stream = socket::connect(folder).ok()?;
+        let mut read = BufReader::new(stream.try_clone().ok()?.take(LINE_BYTES_MAX));
+        let mut line = Zeroizing::new(String::new());
+        let said = read.read_line(&mut line).is_ok_and(|length| length > 0);
+        if said || Instant::now() >= deadline {
+            let greeting = serde_json::from_str(&line).ok()?;
+            return Some((stream, read, greeting));
+        }
+        std::thread::sleep(HANDOVER_STEP);
+    }
 }
 
 fn converse<T: DeserializeOwned>(
@@ -128,7 +171,7 @@ fn converse<T: DeserializeOwned>(
     request: &Request,
 ) -> Result<T> {
     let lost = |_| {
-        Failure::new(Kind::Failed, "the background agent went away while it worked")
+        Failure::new(Kind::AgentGone, "the background agent went away while it worked")
             .hint("run the command again; `mountctl doctor` tells more")
     };
     let mut bytes = Zeroizing::new(serde_json::to_vec(request).expect("a request is plain JSON"));

@@ -44,6 +44,8 @@ kinds! {
     Busy "busy" 1,
     /// The time given was over.
     Timeout "timeout" 1,
+    /// The background process went away in the middle.
+    AgentGone "agent_gone" 1,
     /// The name is taken.
     Exists "exists" 1,
     /// The arguments make no sense.
@@ -90,6 +92,7 @@ mod tests {
     fn codes_are_those_of_the_table() {
         let table: &[(u8, &[Kind])] = &[
             (1, &[Kind::Failed, Kind::NoSpace, Kind::UnsupportedVersion, Kind::Busy, Kind::Timeout, Kind::Exists]),
+            (1, &[Kind::AgentGone]),
             (2, &[Kind::Usage, Kind::Ambiguous]),
             (3, &[Kind::Partly]),
             (10, &[Kind::NotFound]),

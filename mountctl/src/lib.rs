@@ -7,6 +7,7 @@
 //! | [`home`], [`devices`], [`password`], [`secret`], [`keyring`] | what is on this machine, and how it is unlocked |
 //! | [`mountpoint`] | directories as mount points |
 //! | [`rpc`], [`socket`], [`client`], [`agent`] | commands and the background process |
+//! | [`keeper`] | what the mounts outlive the background process by |
 //! | [`daemon`] | the wiring: storages, clock, runtime |
 //! | `command` | what each command does, one file each |
 
@@ -20,6 +21,7 @@ pub mod exit;
 pub mod failure;
 pub mod home;
 mod interrupt;
+pub mod keeper;
 pub mod keyring;
 pub mod mountpoint;
 pub mod output;

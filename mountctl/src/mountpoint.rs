@@ -111,10 +111,12 @@ pub fn resolve(dir: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Whether the process behind this mount is gone.
+/// Whether the process behind this mount is gone. Asks what no cache answers: attributes the kernel would make up for a
+/// while. One that is just going leaves the question unanswered until it has gone, which then is the answer.
 #[must_use]
 pub fn is_dead(dir: &Path) -> bool {
-    fs::metadata(dir).is_err_and(|error| error.raw_os_error() == Some(ENOTCONN))
+    use rustix::io::Errno;
+    matches!(rustix::fs::statfs(dir), Err(Errno::NOTCONN | Errno::CONNABORTED))
 }
 
 /// Says clearly why one cannot mount on `dir`, which is resolved.

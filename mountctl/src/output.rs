@@ -139,6 +139,12 @@ pub fn time(micros: i64) -> String {
     jiff::Timestamp::from_microsecond(micros).map_or_else(|_| "unknown".to_owned(), |time| time.to_string())
 }
 
+/// The present, as [`time`] shows it.
+#[must_use]
+pub fn now() -> String {
+    jiff::Timestamp::now().to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

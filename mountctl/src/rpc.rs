@@ -111,11 +111,32 @@ pub enum Request {
         /// At most so long.
         timeout_ms: Option<u64>,
     },
+    /// Has another program go on in place of the agent; mounts stay. The same in every version.
+    Restart {
+        /// The program, which may be of another version.
+        program: PathBuf,
+    },
     /// Returns when a workspace is no longer mounted.
     WaitUnmounted {
         /// Its id.
         workspace: String,
     },
+}
+
+impl Request {
+    /// Whether asking twice comes to the same.
+    #[must_use]
+    pub fn is_repeatable(&self) -> bool {
+        matches!(
+            self,
+            Self::Mounts
+                | Self::Status { .. }
+                | Self::PathStatus { .. }
+                | Self::Sync { .. }
+                | Self::WaitSynced { .. }
+                | Self::WaitUnmounted { .. }
+        )
+    }
 }
 
 /// What to do with a device's organization.
@@ -313,6 +334,23 @@ pub struct StatusView {
     /// Requests of programs that ended in a defect of this one; the agent's log says more.
     #[serde(default)]
     pub defects: u64,
+    /// The process that serves it.
+    pub agent: AgentView,
+}
+
+/// The background process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentView {
+    /// Its process id.
+    pub pid: u32,
+    /// Whether mounts survive it.
+    pub kept: bool,
+    /// How often one was started after another since the first.
+    pub restarts: u64,
+    /// When the last time was, RFC 3339.
+    pub last_restart: Option<String>,
+    /// Why.
+    pub restart_reason: Option<String>,
 }
 
 /// How one entry is.

@@ -53,6 +53,8 @@ pub fn newest_entry(folder: &Path) -> PathBuf {
 /// A home in a temporary directory. Dropped, it unmounts everything and ends its agent.
 pub struct CliHome {
     dir: TempDir,
+    /// How many deaths of the agent its keeper bears within a minute, if not the default.
+    deaths_max: Option<u64>,
 }
 
 /// What a command said.
@@ -99,7 +101,14 @@ impl Default for CliHome {
 impl CliHome {
     /// An empty home.
     pub fn new() -> Self {
-        Self { dir: TempDir::new().expect("a temporary directory") }
+        Self { dir: TempDir::new().expect("a temporary directory"), deaths_max: None }
+    }
+
+    /// The same, whose keeper bears this many deaths of the agent within a minute.
+    pub fn with_deaths(deaths_max: u64) -> Self {
+        let mut home = Self::new();
+        home.deaths_max = Some(deaths_max);
+        home
     }
 
     /// A path beside the home that goes away with it.
@@ -125,6 +134,7 @@ impl CliHome {
         command.arg("--home").arg(self.home()).arg("--json").args(arguments);
         command.env_remove("MOUNTCTL_HOME").env_remove("MOUNTCTL_DEVICE").env_remove("MOUNTCTL_PASSWORD_FILE");
         command.env_remove("DBUS_SESSION_BUS_ADDRESS").stdin(Stdio::null());
+        command.envs(self.deaths_max.map(|max| ("MOUNTCTL_AGENT_DEATHS_MAX", max.to_string())));
         command
     }
 
@@ -163,25 +173,40 @@ impl CliHome {
 
     /// Process of the agent, if one runs.
     pub fn agent_pid(&self) -> Option<u32> {
+        self.process("serve")
+    }
+
+    /// Process of the agent's keeper, if one runs.
+    pub fn keeper_pid(&self) -> Option<u32> {
+        self.process("keep")
+    }
+
+    fn process(&self, what: &str) -> Option<u32> {
         let wanted = self.home();
         std::fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
             let pid = process.file_name().to_str()?.parse().ok()?;
             let line = std::fs::read(process.path().join("cmdline")).ok()?;
             let words: Vec<_> = line.split(|&byte| byte == 0).collect();
             let ours = words.contains(&b"agent".as_slice())
+                && words.contains(&what.as_bytes())
                 && words.contains(&std::os::unix::ffi::OsStrExt::as_bytes(wanted.as_os_str()));
             ours.then_some(pid)
         })
     }
 
-    /// Ends the agent at once, as a crash would.
+    /// Ends the agent and its keeper at once, as if somebody killed all there is: nothing goes on.
     pub fn kill_agent(&self) {
-        if let Some(pid) = self.agent_pid() {
-            signal(pid, "KILL");
-            while Path::new("/proc").join(pid.to_string()).join("exe").exists() && alive(pid) {
-                std::thread::yield_now();
-            }
+        for pid in [self.keeper_pid(), self.agent_pid()].into_iter().flatten() {
+            kill(pid);
         }
+    }
+
+    /// Ends the agent at once, as a crash would. Its keeper starts another one. Returns the process that is gone.
+    #[track_caller]
+    pub fn crash_agent(&self) -> u32 {
+        let pid = self.agent_pid().expect("an agent runs");
+        signal(pid, "KILL");
+        pid
     }
 
     /// A workspace in an organization in a directory, its device protected by a key file. Returns the workspace's id.
@@ -199,6 +224,14 @@ impl CliHome {
         let dir = self.path(name);
         std::fs::create_dir_all(&dir).expect("a directory can be made");
         dir.canonicalize().expect("it is there").to_str().expect("temporary paths are UTF-8").to_owned()
+    }
+}
+
+/// Ends a process at once and waits until it is gone.
+pub fn kill(pid: u32) {
+    signal(pid, "KILL");
+    while Path::new("/proc").join(pid.to_string()).join("exe").exists() && alive(pid) {
+        std::thread::yield_now();
     }
 }
 

@@ -106,8 +106,12 @@ impl Device {
     /// Opens a workspace with its local store in this device's home.
     pub async fn workspace(&self, realm: RealmId) -> Result<Arc<Workspace>> {
         self.organization.realm_keys(realm).await?;
-        let options =
-            WorkspaceOptions { dir: self.home.join(realm.to_string()), cache_bytes_max: u64::MAX, owner: (0, 0) };
+        let options = WorkspaceOptions {
+            dir: self.home.join(realm.to_string()),
+            cache_bytes_max: u64::MAX,
+            owner: (0, 0),
+            tape: None,
+        };
         Ok(Workspace::open(self.organization.clone(), realm, options, &Handle::current()).await?)
     }
 

@@ -62,6 +62,7 @@ fn what_is_written_is_there_after_a_remount_and_reported_as_synced() {
         "online": "bool", "synced": "bool", "upload": {"items": "number", "bytes": "number"},
         "download": {"items": "number", "bytes": "number"}, "waiting": [], "corrupt": [],
         "cache_used": "number", "cache_limit": "number", "defects": "number",
+        "agent": {"pid": "number", "kept": "bool", "restarts": "number", "last_restart": "null", "restart_reason": "null"},
     });
     assert_eq!(shape(&status), expected);
     assert_eq!(home.ok(&["status", file.to_str().unwrap()])["state"], "synced");

@@ -29,7 +29,10 @@ pub mod sync;
 pub mod tree;
 mod workspace;
 
-pub use adapter::mount::{Mount, MountOptions};
+pub use adapter::{
+    mount::{Mount, MountOptions},
+    session::Agreed,
+};
 pub use inode::Kind;
 pub use namespace::MemoryLimits;
 pub use workspace::{Workspace, WorkspaceOptions, WorkspaceStatus};

@@ -48,6 +48,8 @@ pub(crate) struct Namespace {
     folders: HashMap<u64, Kept<Folder>>,
     /// References of the kernel.
     references: HashMap<u64, u64>,
+    /// To inodes up to this number it may have more, counted by a process that is gone.
+    inherited: u64,
     limits: MemoryLimits,
     operations: u32,
     /// What was loaded since the last look.
@@ -96,16 +98,28 @@ impl Namespace {
         *self.references.entry(ino).or_default() += 1;
     }
 
-    pub(crate) fn is_referred(&self, ino: u64) -> bool {
-        self.references.contains_key(&ino)
+    /// The kernel may know inodes up to this number from a process that is gone.
+    pub(crate) fn inherit(&mut self, ino_max: u64) {
+        self.inherited = ino_max;
     }
 
-    /// Takes back references. Hands out an inode that lived for the last of them alone.
+    /// Whether the kernel knows an inode, or may.
+    pub(crate) fn is_referred(&self, ino: u64) -> bool {
+        ino <= self.inherited || self.references.contains_key(&ino)
+    }
+
+    /// Takes back references. Hands out an inode that lived for the last of them alone. Of an inode that was inherited all
+    /// are taken back at once, as the kernel does when it lets go of an inode that has no name any more.
     pub(crate) fn forget(&mut self, ino: u64, references: u64) -> Option<Arc<Inode>> {
-        let count = self.references.get_mut(&ino)?;
-        *count = count.saturating_sub(references);
-        if *count > 0 {
-            return None;
+        match self.references.get_mut(&ino) {
+            Some(count) => {
+                *count = count.saturating_sub(references);
+                if *count > 0 {
+                    return None;
+                }
+            }
+            None if ino > self.inherited => return None,
+            None => {}
         }
         self.references.remove(&ino);
         let unlinked = self.inodes.get(&ino).is_some_and(|kept| kept.what.state.lock().unlinked);
@@ -131,11 +145,12 @@ impl Namespace {
     fn trim_inodes(&mut self) {
         // Twice, since all may have been used.
         for _ in 0..2 {
-            let references = &self.references;
+            let (references, inherited) = (&self.references, self.inherited);
             self.inodes.retain(|ino, kept| {
                 // Unique: nobody can get at it without the lock that we hold.
                 let Some(inode) = Arc::get_mut(&mut kept.what) else { return true };
-                let lives_here = inode.state.get_mut().unlinked && references.contains_key(ino);
+                let is_referred = *ino <= inherited || references.contains_key(ino);
+                let lives_here = inode.state.get_mut().unlinked && is_referred;
                 std::mem::take(&mut kept.is_used) || lives_here
             });
             if self.inodes.len() <= self.limits.inodes / 4 * 3 {

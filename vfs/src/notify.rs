@@ -23,6 +23,8 @@ pub enum Notice {
         /// The inode.
         ino: u64,
     },
+    /// Every name there is: it is looked up again when it is used.
+    Names,
 }
 
 /// Where changes that did not come from the kernel are announced. Without a mount nobody listens.

@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeSet,
+    fs::File,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{Arc, Weak},
     time::Duration,
@@ -14,7 +16,10 @@ use parsecfs_crypto::local::LocalKey;
 use tokio::runtime::Handle;
 
 use crate::{
-    adapter::mount::{Mount, MountOptions},
+    adapter::{
+        mount::{Mount, MountOptions},
+        session::Agreed,
+    },
     error::{Error, ErrorKind, Result},
     fs::{Damage, Housekeeper, Volume},
     notify::Notices,
@@ -28,7 +33,7 @@ use crate::{
 const STORE_KEY: &[u8; 8] = b"wkspace1";
 
 /// Where and how a workspace is kept.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct WorkspaceOptions {
     /// Folder of the local store.
     pub dir: PathBuf,
@@ -36,6 +41,8 @@ pub struct WorkspaceOptions {
     pub cache_bytes_max: u64,
     /// User and group that entries from other devices belong to here.
     pub owner: (u32, u32),
+    /// A file in memory that another process holds too, so that what is acknowledged survives this one.
+    pub tape: Option<File>,
 }
 
 /// What a workspace is doing.
@@ -90,7 +97,11 @@ impl Workspace {
             let (clock, organization) = (clock.clone(), organization.clone());
             let open = move || {
                 let key = LocalKey::derive(&organization.device().local_symkey, STORE_KEY);
-                let store = Arc::new(Store::open(&options.dir, &key, options.cache_bytes_max)?);
+                let store = match options.tape {
+                    Some(tape) => Store::open_taped(&options.dir, &key, options.cache_bytes_max, tape)?,
+                    None => Store::open(&options.dir, &key, options.cache_bytes_max)?,
+                };
+                let store = Arc::new(store);
                 let volume = Volume::open(realm, store.clone(), clock, options.owner, notices)?;
                 Ok::<_, Error>((store, Arc::new(volume)))
             };
@@ -194,6 +205,22 @@ impl Workspace {
         Ok(mount)
     }
 
+    /// Goes on with a mount that another process of this workspace left. The store was opened with that one's tape.
+    pub fn resume(&self, dir: &Path, descriptor: OwnedFd, agreed: Agreed) -> Result<Arc<Mount>> {
+        let mount = Arc::new(Mount::resume(&self.volume, dir, descriptor, agreed)?);
+        *self.mount.lock() = Some(mount.clone());
+        Ok(mount)
+    }
+
+    /// Ends everything but the mount, which another process goes on with: see [`Mount::hand_over`].
+    pub async fn hand_over(&self) -> Result<()> {
+        self.sync.stop().await;
+        if let Some(mount) = self.mounted() {
+            mount.hand_over().await?;
+        }
+        self.put_away().await
+    }
+
     /// The mount, while there is one.
     pub fn mounted(&self) -> Option<Arc<Mount>> {
         self.mount.lock().as_ref().filter(|mount| !mount.has_ended()).cloned()
@@ -207,6 +234,10 @@ impl Workspace {
             mount.ended().await;
         }
         self.sync.stop().await;
+        self.put_away().await
+    }
+
+    async fn put_away(&self) -> Result<()> {
         let keeper = self.housekeeper.lock().take();
         let store = self.store.clone();
         let close = move || {

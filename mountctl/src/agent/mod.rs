@@ -1,7 +1,8 @@
 //! The background process of a home: holds mounts and unlocked devices, answers commands over a unix socket.
 //!
 //! There is never more than one: it holds `agent.lock` for its whole life. It ends by itself when nothing is mounted
-//! and nobody asked for a while. It never touches a path inside its own mounts. Its log holds ids, never names or paths.
+//! and nobody asked for a while. Its parent is the [`keeper`], which starts another one when it dies; that one goes on with
+//! the mounts. It never touches a path inside its own mounts. Its log holds ids, never names or paths.
 
 mod check;
 mod deep;
@@ -9,10 +10,12 @@ mod mounts;
 mod record;
 pub mod server;
 mod session;
+mod survival;
 mod views;
 mod work;
 
 use std::{
+    collections::BTreeSet,
     fs::{File, OpenOptions, TryLockError},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt,
@@ -22,11 +25,13 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use self::survival::Left;
 use crate::{
     daemon,
     exit::Kind,
     failure::{Failure, Result},
     home::Home,
+    keeper::{self, Kept},
     socket,
 };
 
@@ -60,33 +65,52 @@ pub fn open_log(home: &Home) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
-/// Runs as the agent of `home` until it has nothing to do. Standard output is the pipe to the command that started it.
+/// Runs as the agent of `home` until it has nothing to do, or another one is to go on. Standard input is the keeper's socket,
+/// standard output the pipe to the command that started the first one.
 pub fn run(home: &Home, verbosity: u8) -> Result<()> {
     daemon::become_background();
     init_log(verbosity);
+    let failed = |error: io::Error| Failure::io("cannot start the agent", &error);
+    let (kept, things) = Kept::take().map_err(failed)?;
+    let kept = Arc::new(kept);
+    let mut left = Left::of(things).map_err(failed)?;
     let runtime = daemon::runtime()?;
-    let (lock, listener) = match start(home) {
-        Ok(started) => started,
+    let place = match left.place.take() {
+        Some(place) => Ok(place),
+        None => start(home, &kept),
+    };
+    let (lock, listener) = match place {
+        Ok(place) => place,
         Err(readiness) => return report(&readiness),
     };
+    let work = Arc::new(work::Work::new(home.clone(), kept.clone()));
+    let restored = runtime.block_on(work.restore(left))?;
+    record::clean_stale(home.agent_folder(), &restored);
+    keeper::forget_giving_up(home.agent_folder());
     report(&Readiness::Ready)?;
-    tracing::info!(pid = std::process::id(), "agent started");
-    let work = Arc::new(work::Work::new(home.clone()));
-    let result = runtime.block_on(server::serve(listener, home.agent_folder(), work));
+    tracing::info!(pid = std::process::id(), mounts = restored.len(), "agent started");
+    let ended = runtime.block_on(server::serve(listener, home.agent_folder(), work));
+    match &ended {
+        // Unless somebody else goes on, nothing is left to keep.
+        Ok(server::End::Restart(program)) => kept.next(program),
+        Ok(server::End::Done) => kept.bye(),
+        Err(_) => {}
+    }
     // The lock goes last: whoever takes it next must find no socket and no mount of ours.
     drop(runtime);
     drop(lock);
     tracing::info!("agent ended");
-    result.map_err(|error| Failure::io("the agent cannot listen", &error))
+    ended.map(drop).map_err(|error| Failure::io("the agent cannot listen", &error))
 }
 
 type Started = (File, std::os::unix::net::UnixListener);
 
-fn start(home: &Home) -> std::result::Result<Started, Readiness> {
+fn start(home: &Home, kept: &Kept) -> std::result::Result<Started, Readiness> {
     let failed = |error: io::Error| Readiness::Failed(Failure::io("cannot start the agent", &error));
     let lock = take_lock(home.agent_folder()).map_err(failed)?.ok_or(Readiness::Running)?;
-    record::clean_stale(home.agent_folder());
+    record::clean_stale(home.agent_folder(), &BTreeSet::new());
     let listener = socket::listen(home.agent_folder()).map_err(failed)?;
+    survival::keep_place(kept, &lock, &listener);
     Ok((lock, listener))
 }
 
@@ -123,7 +147,7 @@ fn init_log(verbosity: u8) {
 #[must_use]
 pub fn other_version(version: &str) -> Failure {
     Failure::new(Kind::Failed, format!("the background agent of this home is version {version}, this is another"))
-        .hint("run `mountctl umount --all` with that version first; the agent then ends by itself")
+        .hint("`mountctl agent restart` puts this version in its place; mounts stay")
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -20,12 +21,18 @@ use parsecfs_vfs::{
 };
 use tokio::{runtime::Handle, sync::watch};
 
-use super::{record, session::blocking, views, work};
+use super::{
+    record,
+    session::blocking,
+    survival::{self, LeftMount},
+    views, work,
+};
 use crate::{
     daemon,
     exit::Kind,
     failure::{Failure, Result},
     home::{self, Home},
+    keeper::Kept,
     mountpoint,
     rpc::{MountRequest, MountView, PathView, StatusView},
 };
@@ -48,6 +55,7 @@ struct Live {
 /// All mounts of a home.
 pub(super) struct Mounts {
     home: Home,
+    kept: Arc<Kept>,
     live: Mutex<BTreeMap<RealmId, Arc<Live>>>,
     changing: tokio::sync::Mutex<()>,
     /// Rings when a mount ended.
@@ -55,8 +63,14 @@ pub(super) struct Mounts {
 }
 
 impl Mounts {
-    pub(super) fn new(home: Home) -> Self {
-        Self { home, live: Mutex::default(), changing: tokio::sync::Mutex::default(), ended: watch::Sender::new(()) }
+    pub(super) fn new(home: Home, kept: Arc<Kept>) -> Self {
+        Self {
+            home,
+            kept,
+            live: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+            ended: watch::Sender::new(()),
+        }
     }
 
     fn live<T>(&self, look: impl FnOnce(&mut BTreeMap<RealmId, Arc<Live>>) -> T) -> T {
@@ -89,7 +103,8 @@ impl Mounts {
         }
         let dir = self.mount_point(summary, dir)?;
         let read_only = options.read_only || !organization.writable(summary.realm);
-        let workspace = self.open(organization, summary.realm, options.cache_bytes).await?;
+        let tape = survival::new_tape()?;
+        let workspace = self.open(organization, summary.realm, options.cache_bytes, Some(&tape)).await?;
         let (folder, noted) = (self.home.agent_folder().to_owned(), dir.clone());
         blocking(move || {
             record::remember(&folder, &noted).map_err(|error| Failure::io("cannot note the mount", &error))
@@ -103,20 +118,69 @@ impl Mounts {
                 return Err(error);
             }
         };
+        let view = self.go_live(organization, summary, workspace, mount.clone(), read_only);
+        let kept = survival::keep_mount(&self.kept, &mount, &tape, organization.device(), summary.realm, options);
+        if let Err(failure) = kept {
+            tracing::error!(kind = failure.kind.name(), "the mount will not survive this process");
+        }
+        tracing::info!(realm = %summary.realm, read_only, "mounted");
+        Ok(view)
+    }
+
+    /// Goes on with a mount that the agent before this one left.
+    pub(super) async fn resume(
+        self: &Arc<Self>,
+        organization: &Arc<Organization>,
+        summary: &WorkspaceSummary,
+        left: LeftMount,
+    ) -> Result<()> {
+        let LeftMount { note, descriptor, tape } = left;
+        let read_only = note.options.read_only || !organization.writable(summary.realm);
+        let workspace = self.open(organization, summary.realm, note.options.cache_bytes, Some(&tape)).await?;
+        let resumed = workspace.clone();
+        let mount = blocking(move || Ok(resumed.resume(&note.dir, descriptor, note.agreed)?)).await?;
+        self.go_live(organization, summary, workspace, mount, read_only);
+        tracing::info!(realm = %summary.realm, read_only, "going on with a mount");
+        Ok(())
+    }
+
+    fn go_live(
+        self: &Arc<Self>,
+        organization: &Organization,
+        summary: &WorkspaceSummary,
+        workspace: Arc<Workspace>,
+        mount: Arc<Mount>,
+        read_only: bool,
+    ) -> MountView {
         let view = MountView {
             workspace_id: summary.realm.to_string(),
             workspace: views::name(summary),
             organization: organization.organization_id().to_string(),
             device_id: organization.device_id().to_string(),
-            mount: dir,
+            mount: mount.dir().to_owned(),
             read_only,
         };
         let role = views::role(summary.role).to_owned();
         let live = Arc::new(Live { view: view.clone(), role, workspace, mount });
         self.live(|all| all.insert(summary.realm, live.clone()));
         tokio::spawn(self.clone().watch(summary.realm, live));
-        tracing::info!(realm = %summary.realm, read_only, "mounted");
-        Ok(view)
+        view
+    }
+
+    /// Stops all mounts, for another process to go on with them. `false` when there is nobody to do so.
+    pub(super) async fn hand_over(&self) -> bool {
+        let _turn = self.changing.lock().await;
+        if !self.kept.is_there() {
+            tracing::error!("there is no keeper, so no other process can go on with the mounts");
+            return false;
+        }
+        for live in self.live(|live| live.values().cloned().collect::<Vec<_>>()) {
+            if let Err(error) = live.workspace.hand_over().await {
+                // What is on the tape is not lost, and the next process opens the store as after a kill.
+                tracing::error!(realm = %live.workspace.realm(), %error, "a workspace was not put away in order");
+            }
+        }
+        true
     }
 
     /// The directory asked for, which the command has checked, or the default one, made and checked here.
@@ -137,11 +201,14 @@ impl Mounts {
         organization: &Arc<Organization>,
         realm: RealmId,
         cache_bytes: Option<u64>,
+        tape: Option<&File>,
     ) -> Result<Arc<Workspace>> {
+        let tape = tape.map(File::try_clone).transpose();
         let options = WorkspaceOptions {
             dir: self.home.workspace_store(organization.device_id(), realm),
             cache_bytes_max: cache_bytes.unwrap_or(CACHE_BYTES_MAX),
             owner: daemon::owner(),
+            tape: tape.map_err(|error| Failure::io("cannot make room in memory", &error))?,
         };
         Ok(Workspace::open(organization.clone(), realm, options, &Handle::current()).await?)
     }
@@ -153,8 +220,13 @@ impl Mounts {
             tracing::error!(%realm, %error, "a workspace did not close");
         }
         self.forget(live.view.mount.clone()).await;
+        let device = live.workspace.organization().device_id();
         drop(live);
         self.live(|all| all.remove(&realm));
+        survival::drop_mount(&self.kept, realm);
+        if self.live(|all| all.values().all(|live| live.workspace.organization().device_id() != device)) {
+            survival::drop_device(&self.kept, device);
+        }
         self.ended.send_replace(());
         tracing::info!(%realm, "unmounted");
     }
@@ -222,12 +294,16 @@ impl Mounts {
 
     pub(super) async fn status(&self, realm: RealmId) -> Result<StatusView> {
         let live = self.find(realm)?;
-        status(&live).await
+        self.status_of(&live).await
+    }
+
+    async fn status_of(&self, live: &Live) -> Result<StatusView> {
+        views::status(&live.view.workspace, &live.role, Some(&live.view), &live.workspace, &self.kept).await
     }
 
     pub(super) async fn path_status(&self, realm: RealmId, inode: u64) -> Result<PathView> {
         let live = self.find(realm)?;
-        let state = match (live.workspace.volume().waits(inode), status(&live).await?.online) {
+        let state = match (live.workspace.volume().waits(inode), self.status_of(&live).await?.online) {
             (false, _) => "synced",
             (true, true) => "uploading",
             (true, false) => "local",
@@ -238,7 +314,7 @@ impl Mounts {
     pub(super) async fn sync(&self, realm: RealmId) -> Result<StatusView> {
         let live = self.find(realm)?;
         live.workspace.sync().await?;
-        status(&live).await
+        self.status_of(&live).await
     }
 
     /// How a workspace is, mounted or not; `None` when this device has nothing of it.
@@ -250,14 +326,15 @@ impl Mounts {
         let _turn = self.changing.lock().await;
         if let Ok(live) = self.find(summary.realm) {
             let damage = live.workspace.check().await?;
-            return Ok(Some((status(&live).await?, damage)));
+            return Ok(Some((self.status_of(&live).await?, damage)));
         }
         if !self.home.workspace_store(organization.device_id(), summary.realm).exists() {
             return Ok(None);
         }
-        let workspace = self.open(organization, summary.realm, None).await?;
+        let workspace = self.open(organization, summary.realm, None, None).await?;
         let damage = workspace.check().await;
-        let status = views::status(&views::name(summary), views::role(summary.role), None, &workspace).await;
+        let status =
+            views::status(&views::name(summary), views::role(summary.role), None, &workspace, &self.kept).await;
         workspace.close().await?;
         Ok(Some((status?, damage?)))
     }
@@ -272,9 +349,10 @@ impl Mounts {
         if self.find(summary.realm).is_ok() {
             return self.sync(summary.realm).await;
         }
-        let workspace = self.open(organization, summary.realm, None).await?;
+        let workspace = self.open(organization, summary.realm, None, None).await?;
         let synced = workspace.sync().await;
-        let status = views::status(&views::name(summary), views::role(summary.role), None, &workspace).await;
+        let status =
+            views::status(&views::name(summary), views::role(summary.role), None, &workspace, &self.kept).await;
         workspace.close().await?;
         synced?;
         status
@@ -284,12 +362,12 @@ impl Mounts {
         let live = self.find(realm)?;
         let limit = timeout_ms.map_or(Duration::MAX, Duration::from_millis);
         if !live.workspace.wait_synced(limit).await? {
-            let status = status(&live).await?;
+            let status = self.status_of(&live).await?;
             let why = status.waiting.first().map_or_else(String::new, |waiting| format!(": {}", waiting.reason));
             return Err(Failure::new(Kind::Timeout, format!("{} entries still wait{why}", status.upload.items))
                 .hint("`mountctl status` tells why and when it is tried again"));
         }
-        status(&live).await
+        self.status_of(&live).await
     }
 
     /// Ends all mounts; what is not synced stays in the local stores.
@@ -302,10 +380,6 @@ impl Mounts {
             }
         }
     }
-}
-
-async fn status(live: &Live) -> Result<StatusView> {
-    views::status(&live.view.workspace, &live.role, Some(&live.view), &live.workspace).await
 }
 
 async fn pending(workspace: &Arc<Workspace>) -> Result<u64> {

@@ -41,9 +41,9 @@ fn write(folder: &Path, dirs: &BTreeSet<PathBuf>) -> io::Result<()> {
     fs::rename(staged, record(folder))
 }
 
-/// Takes away what a killed agent of this home left mounted.
-pub(super) fn clean_stale(folder: &Path) {
-    for dir in remembered(folder) {
+/// Takes away what a killed agent of this home left mounted, but for what is `served` again.
+pub(super) fn clean_stale(folder: &Path, served: &BTreeSet<PathBuf>) {
+    for dir in remembered(folder).difference(served).cloned().collect::<Vec<_>>() {
         if let Err(error) = clean(folder, &dir) {
             tracing::warn!(%error, "a dead mount stays");
         }
@@ -80,7 +80,7 @@ mod tests {
     fn a_foreign_mount_is_not_touched_and_leaves_the_record() {
         let dir = tempfile::tempdir().unwrap();
         remember(dir.path(), Path::new("/proc")).unwrap();
-        clean_stale(dir.path());
+        clean_stale(dir.path(), &BTreeSet::new());
         assert!(remembered(dir.path()).is_empty());
         assert!(mountpoint::mounted_on(Path::new("/proc")).unwrap().is_some());
     }

@@ -1,6 +1,7 @@
 //! The listening side: who may ask, one request a connection, and when to stop.
 
 use std::{
+    fs::File,
     io,
     os::unix::net::UnixListener as StdListener,
     path::Path,
@@ -41,6 +42,21 @@ pub trait Answer: Send + Sync + 'static {
 
     /// Ends everything in good order.
     fn close(self: Arc<Self>) -> BoxFuture<'static, ()>;
+
+    /// Returns when another process is to go on in place of this one, with its program.
+    fn restart_asked(self: Arc<Self>) -> BoxFuture<'static, File>;
+
+    /// Stops in the middle of everything, in good order, for another process to go on. `false`: it cannot, and goes on.
+    fn hand_over(self: Arc<Self>) -> BoxFuture<'static, bool>;
+}
+
+/// How serving ended.
+#[derive(Debug)]
+pub enum End {
+    /// Everything has ended.
+    Done,
+    /// This program goes on with it.
+    Restart(File),
 }
 
 /// Counts connections that are being worked on and tells when one ended.
@@ -67,7 +83,7 @@ impl Drop for ActivityGuard {
 }
 
 /// Serves until nothing is engaged and nobody asked for a while, or until told to end by SIGTERM or SIGINT.
-pub async fn serve<A: Answer>(listener: StdListener, folder: &Path, answer: Arc<A>) -> io::Result<()> {
+pub async fn serve<A: Answer>(listener: StdListener, folder: &Path, answer: Arc<A>) -> io::Result<End> {
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
     let activity = Arc::new(Activity::default());
@@ -86,6 +102,11 @@ pub async fn serve<A: Answer>(listener: StdListener, folder: &Path, answer: Arc<
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             },
+            program = answer.clone().restart_asked() => {
+                if answer.clone().hand_over().await {
+                    return Ok(End::Restart(program));
+                }
+            }
             () = idle(&*answer, &activity) => break,
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -98,7 +119,7 @@ pub async fn serve<A: Answer>(listener: StdListener, folder: &Path, answer: Arc<
     })?;
     drop(listener);
     answer.close().await;
-    Ok(())
+    Ok(End::Done)
 }
 
 async fn idle<A: Answer>(answer: &A, activity: &Activity) {
@@ -205,6 +226,14 @@ mod tests {
 
         fn close(self: Arc<Self>) -> BoxFuture<'static, ()> {
             Box::pin(async move { self.closed.store(true, Ordering::SeqCst) })
+        }
+
+        fn restart_asked(self: Arc<Self>) -> BoxFuture<'static, File> {
+            Box::pin(futures::future::pending())
+        }
+
+        fn hand_over(self: Arc<Self>) -> BoxFuture<'static, bool> {
+            Box::pin(async { false })
         }
     }
 

@@ -61,6 +61,17 @@ impl Sessions {
         Ok(organization)
     }
 
+    /// The organization of a device that is unlocked already.
+    pub(super) async fn with(&self, device: LocalDevice) -> Result<Arc<Organization>> {
+        let mut open = self.open.lock().await;
+        if let Some(organization) = open.get(&device.device_id).and_then(Weak::upgrade) {
+            return Ok(organization);
+        }
+        let organization = self.join(device).await?;
+        open.insert(organization.device_id(), Arc::downgrade(&organization));
+        Ok(organization)
+    }
+
     /// Makes an organization: the device file first, so that a crash never leaves an organization without a device.
     pub(super) async fn found(
         &self,

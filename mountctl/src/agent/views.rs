@@ -15,8 +15,9 @@ use parsecfs_vfs::{
 use super::session::blocking;
 use crate::{
     failure::Result,
+    keeper::Kept,
     output,
-    rpc::{Amount, MountView, OrganizationView, StatusView, UserView, Waiting, WorkspaceView},
+    rpc::{AgentView, Amount, MountView, OrganizationView, StatusView, UserView, Waiting, WorkspaceView},
 };
 
 pub(super) fn organization(organization: &Organization) -> OrganizationView {
@@ -83,6 +84,7 @@ pub(super) async fn status(
     role: &str,
     mount: Option<&MountView>,
     workspace: &Arc<Workspace>,
+    kept: &Kept,
 ) -> Result<StatusView> {
     let asked = workspace.clone();
     let now = blocking(move || Ok(asked.status()?)).await?;
@@ -114,5 +116,17 @@ pub(super) async fn status(
         cache_used: now.cache_bytes,
         cache_limit: now.cache_bytes_max,
         defects: now.defects,
+        agent: agent(kept),
     })
+}
+
+/// This process.
+pub(super) fn agent(kept: &Kept) -> AgentView {
+    AgentView {
+        pid: std::process::id(),
+        kept: kept.is_there(),
+        restarts: kept.history.restarts,
+        last_restart: kept.history.last.clone(),
+        restart_reason: kept.history.reason.clone(),
+    }
 }

@@ -1,6 +1,11 @@
 //! What the agent does for each request.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use data_encoding::BASE64;
 use futures::future::BoxFuture;
@@ -14,13 +19,15 @@ use parsecfs_vfs::{
 };
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::watch;
 
-use super::{check, mounts::Mounts, server::Answer, session, session::Sessions, views};
+use super::{check, mounts::Mounts, server::Answer, session, session::Sessions, survival::Left, views};
 use crate::{
     daemon,
     exit::Kind,
     failure::{Failure, Result},
     home::Home,
+    keeper::Kept,
     rpc::{DeviceCall, MountView, RecoveryView, Request, WorkspaceView},
     secret::Secret,
 };
@@ -29,11 +36,45 @@ use crate::{
 pub(super) struct Work {
     sessions: Sessions,
     mounts: Arc<Mounts>,
+    /// The program that is to go on in place of this one.
+    next: watch::Sender<Option<Arc<File>>>,
 }
 
 impl Work {
-    pub(super) fn new(home: Home) -> Self {
-        Self { sessions: Sessions::new(home.clone(), daemon::clock()), mounts: Arc::new(Mounts::new(home)) }
+    pub(super) fn new(home: Home, kept: Arc<Kept>) -> Self {
+        Self {
+            sessions: Sessions::new(home.clone(), daemon::clock()),
+            mounts: Arc::new(Mounts::new(home, kept)),
+            next: watch::Sender::new(None),
+        }
+    }
+
+    /// Goes on with what the agents before this one left; returns where. A mount that may not be had any more is let go.
+    /// Any other failure is the end of this process: the next one tries again.
+    pub(super) async fn restore(&self, left: Left) -> Result<BTreeSet<PathBuf>> {
+        let mut restored = BTreeSet::new();
+        for mount in left.mounts {
+            let device = left.devices.get(&mount.note.device).ok_or_else(garbled)?;
+            let organization = self.sessions.with(device.clone()).await?;
+            let dir = mount.note.dir.clone();
+            match organization.find_workspace(&mount.note.workspace).await {
+                Ok(summary) => self.mounts.resume(&organization, &summary, mount).await?,
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    tracing::error!("a workspace that was mounted is not there any more");
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            restored.insert(dir);
+        }
+        Ok(restored)
+    }
+
+    fn restart(&self, program: &Path) -> Result<()> {
+        let opened =
+            File::open(program).map_err(|error| Failure::io("cannot open the program to go on with", &error))?;
+        self.next.send_replace(Some(Arc::new(opened)));
+        Ok(())
     }
 
     async fn request(&self, request: Request) -> Result<Value> {
@@ -64,6 +105,7 @@ impl Work {
             Request::WaitSynced { workspace, timeout_ms } => {
                 done(&self.mounts.wait_synced(realm(&workspace)?, timeout_ms).await?)
             }
+            Request::Restart { program } => done(&self.restart(&program)?),
             Request::WaitUnmounted { workspace } => done(&self.mounts.wait_unmounted(realm(&workspace)?).await),
         }
     }
@@ -145,6 +187,26 @@ impl Answer for Work {
 
     fn close(self: Arc<Self>) -> BoxFuture<'static, ()> {
         Box::pin(async move { self.mounts.close().await })
+    }
+
+    fn restart_asked(self: Arc<Self>) -> BoxFuture<'static, File> {
+        Box::pin(async move {
+            let mut next = self.next.subscribe();
+            loop {
+                // The sender lives in `self`.
+                let program = next.wait_for(Option::is_some).await.ok().and_then(|program| program.clone());
+                self.next.send_replace(None);
+                match program.map(|program| program.try_clone()) {
+                    Some(Ok(program)) => return program,
+                    Some(Err(error)) => tracing::error!(%error, "cannot restart"),
+                    None => {}
+                }
+            }
+        })
+    }
+
+    fn hand_over(self: Arc<Self>) -> BoxFuture<'static, bool> {
+        Box::pin(async move { self.mounts.hand_over().await })
     }
 }
 

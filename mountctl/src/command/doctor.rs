@@ -9,7 +9,7 @@ use crate::{
     devices::Devices,
     exit::Kind,
     failure::{Failure, Result},
-    mountpoint,
+    keeper, mountpoint,
     rpc::{DeviceCall, Finding, MountView, Verdict},
 };
 
@@ -20,10 +20,15 @@ const KERNEL_MIN: (u32, u32) = (5, 4);
 const CLOCK_MIN_S: u64 = 1_704_067_200;
 
 pub(super) fn run(context: &Context, arguments: &Doctor) -> Result<()> {
+    // Before an agent is started, which then begins anew.
+    let gave_up = keeper::gave_up(context.home.agent_folder());
     let devices = devices(context, arguments.deep)?;
     // After the agent was asked, and started for that if need be: a starting agent takes away what a killed one left.
     let mounts = context.mounts()?;
     let mut findings = vec![kernel(), fuse_device(), fusermount(), stale_mounts(&mounts), clock()];
+    if let Some(why) = gave_up {
+        findings.push(finding("agent", Verdict::Problem, format!("mounts have ended: {why}")));
+    }
     findings.extend(devices);
     if findings.iter().any(|finding| finding.verdict == Verdict::Problem) {
         findings.push(finding("log", Verdict::Ok, agent::log_path(&context.home).display().to_string()));

@@ -1,5 +1,6 @@
 //! What each command does: read the arguments, ask the agent, print the answer.
 
+mod agent;
 mod device;
 mod doctor;
 mod generated;
@@ -15,13 +16,13 @@ mod workspace;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    agent,
-    cli::{Auth, Cli, Command, Device, Global, NewDevice},
+    cli::{Agent, Auth, Cli, Command, Device, Global, NewDevice},
     client::Client,
     devices::Devices,
     exit::Kind,
     failure::{Failure, Result},
     home::Home,
+    keeper,
     output::Output,
     password::Source,
     rpc::{self, DeviceCall, MountView, Protection, Request},
@@ -58,7 +59,9 @@ pub(crate) fn run(cli: Cli, output: Output) -> Result<()> {
         Command::Device(Device::Recovery(command)) => recovery::run(&context, command),
         Command::Device(command) => device::run(&context, command),
         Command::Doctor(arguments) => doctor::run(&context, &arguments),
-        Command::Agent => agent::run(&context.home, context.global.verbose),
+        Command::Agent(Agent::Restart) => agent::restart(&context),
+        Command::Agent(Agent::Keep) => keeper::run(&context.home, context.global.verbose),
+        Command::Agent(Agent::Serve) => crate::agent::run(&context.home, context.global.verbose),
         Command::Completions { .. } | Command::Man => unreachable!("answered above, without a home"),
     }
 }

@@ -5,13 +5,19 @@ use std::{os::unix::fs::MetadataExt, path::Path};
 use crate::{
     cli::Status,
     command::{Context, names, pick_mount},
+    exit::Kind,
     failure::{Failure, Result},
+    keeper,
     output::bytes,
     rpc::{MountView, PathView, Request, StatusView},
 };
 
 pub(super) fn run(context: &Context, arguments: &Status) -> Result<()> {
     let mounts = context.mounts()?;
+    if let Some(why) = keeper::gave_up(context.home.agent_folder()).filter(|_| mounts.is_empty()) {
+        return Err(Failure::new(Kind::NotMounted, format!("the mounts have ended: {why}"))
+            .hint("nothing that was acknowledged is lost: mount again; the log tells more, see `mountctl doctor`"));
+    }
     let Some(name) = &arguments.target else {
         let all: Vec<StatusView> = mounts.iter().map(|mount| of_workspace(context, mount)).collect::<Result<_>>()?;
         return context.output.answer(&all, |all| all_text(all));
@@ -68,6 +74,12 @@ pub(super) fn text(status: &StatusView) -> String {
     for waiting in &status.waiting {
         let next = waiting.next_try.as_ref().map_or_else(String::new, |time| format!(", next try {time}"));
         lines.push(format!("  waits: {}{next}", waiting.reason));
+    }
+    if let (Some(time), Some(reason)) = (&status.agent.last_restart, &status.agent.restart_reason) {
+        lines.push(format!("  agent restarted {} times, last at {time}: {reason}", status.agent.restarts));
+    }
+    if !status.agent.kept {
+        lines.push("  the agent has no keeper: the mount ends with it; mount again when you can".to_owned());
     }
     if !status.corrupt.is_empty() {
         lines.push(format!("  {} damaged; see `mountctl doctor`", status.corrupt.len()));

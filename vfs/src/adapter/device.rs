@@ -15,12 +15,12 @@ use std::{
     },
     path::Path,
     process::{Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
 use rustix::{
-    event::{PollFd, PollFlags, poll},
+    event::{EventfdFlags, PollFd, PollFlags, eventfd, poll},
     io::Errno,
     mount::{MountFlags, UnmountFlags},
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags},
@@ -44,6 +44,10 @@ pub(super) struct Device {
     spin: Duration,
     /// Waits that shall not spin: while others want the processors, the kernel wakes us sooner than they give way.
     rests: AtomicU32,
+    /// Nothing more is received or refused here: another process goes on.
+    stopping: AtomicBool,
+    /// Readable once stopping.
+    stop: OwnedFd,
 }
 
 /// How a mount shows itself.
@@ -62,21 +66,53 @@ impl Device {
             Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied) => mount_by_helper(dir, options)?,
             outcome => outcome?,
         };
-        rustix::fs::fcntl_setfl(&file, rustix::fs::fcntl_getfl(&file)? | rustix::fs::OFlags::NONBLOCK)?;
-        let several = std::thread::available_parallelism().is_ok_and(|n| n.get() > 1);
-        Ok(Self { file, spin: if several { SPIN } else { Duration::ZERO }, rests: AtomicU32::new(0) })
+        Self::of(file)
     }
 
     /// One that only takes answers.
     #[cfg(feature = "fuzzing")]
-    pub(super) fn over(file: File) -> Self {
-        Self { file, spin: Duration::ZERO, rests: AtomicU32::new(0) }
+    pub(super) fn over(file: File) -> io::Result<Self> {
+        let stop = eventfd(0, EventfdFlags::CLOEXEC)?;
+        Ok(Self { file, spin: Duration::ZERO, rests: AtomicU32::new(0), stopping: AtomicBool::new(false), stop })
     }
 
-    /// Waits for the next request. `None` when the mount is over.
+    /// Goes on with a mount whose process is gone.
+    pub(super) fn of(file: File) -> io::Result<Self> {
+        rustix::fs::fcntl_setfl(&file, rustix::fs::fcntl_getfl(&file)? | rustix::fs::OFlags::NONBLOCK)?;
+        let several = std::thread::available_parallelism().is_ok_and(|n| n.get() > 1);
+        Ok(Self {
+            file,
+            spin: if several { SPIN } else { Duration::ZERO },
+            rests: AtomicU32::new(0),
+            stopping: AtomicBool::new(false),
+            stop: eventfd(0, EventfdFlags::CLOEXEC)?,
+        })
+    }
+
+    /// Another descriptor of the same mount: while one is open, the mount lives.
+    pub(super) fn share(&self) -> io::Result<OwnedFd> {
+        Ok(self.file.try_clone()?.into())
+    }
+
+    /// Leaves what was not answered yet to another process. Nothing more is received from now on.
+    pub(super) fn stop(&self) -> io::Result<()> {
+        self.stopping.store(true, Ordering::Release);
+        rustix::io::write(&self.stop, &1u64.to_ne_bytes())?;
+        Ok(())
+    }
+
+    /// Whether another process goes on.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Waits for the next request. `None` when the mount is over, or another process goes on.
     pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         let mut since: Option<Instant> = None;
         loop {
+            if self.is_stopping() {
+                return Ok(None);
+            }
             match rustix::io::read(&self.file, &mut *buffer) {
                 Ok(length) => return Ok(Some(length)),
                 Err(Errno::NODEV) => return Ok(None),
@@ -92,7 +128,8 @@ impl Device {
                         }
                     } else {
                         let _ = self.rests.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
-                        let mut ready = [PollFd::new(&self.file, PollFlags::IN)];
+                        let mut ready =
+                            [PollFd::new(&self.file, PollFlags::IN), PollFd::new(&self.stop, PollFlags::IN)];
                         match poll(&mut ready, None) {
                             Ok(_) | Err(Errno::INTR) => since = None,
                             Err(error) => return Err(error.into()),

@@ -77,6 +77,9 @@ impl Fuse {
     pub(super) fn answer(&self, request: &Request<'_>, reply: Reply) {
         let (volume, ino) = (&self.volume, request.ino);
         name::forget_kept(volume, request);
+        if request.is_resent() && volume.store().inheritance().done.contains(&request.number()) {
+            return self.answer_done(request, reply);
+        }
         match request.operation {
             Operation::Lookup { name } => answer_lookup(reply, name, volume.lookup(ino, name)),
             Operation::Forget { lookups } => {
@@ -137,6 +140,26 @@ impl Fuse {
             Operation::Release | Operation::Destroy => reply.ok(),
             // Opening, closing, copying, locking, polling: the kernel does them without us from the first ENOSYS on.
             Operation::Init(_) | Operation::Interrupt | Operation::Other => reply.error(Errno::NOSYS),
+        }
+    }
+
+    /// Answers a request that the process before has done and not answered. What comes to the same when it is done twice
+    /// is done again.
+    fn answer_done(&self, request: &Request<'_>, reply: Reply) {
+        match request.operation {
+            // Who makes a name holds its folder until the answer: only sync may have moved it meanwhile.
+            Operation::Symlink { name, .. } | Operation::MakeNode { name, .. } | Operation::MakeFolder { name, .. } => {
+                match self.volume.lookup(request.ino, name) {
+                    Ok(attributes) => reply.body(&entry(&attributes)),
+                    Err(error) => reply.error(refuse("create", &error)),
+                }
+            }
+            Operation::Unlink { .. }
+            | Operation::RemoveFolder { .. }
+            | Operation::Rename { .. }
+            | Operation::SetXattr { .. }
+            | Operation::RemoveXattr { .. } => reply.ok(),
+            _ => self.answer(&Request { unique: request.number(), ..*request }, reply),
         }
     }
 

@@ -31,7 +31,7 @@ impl Loopback {
     pub fn new(volume: &Arc<Volume>) -> Result<Self> {
         let device = || -> io::Result<(File, Device)> {
             let answers = File::from(rustix::fs::memfd_create("answers", rustix::fs::MemfdFlags::CLOEXEC)?);
-            Ok((answers.try_clone()?, Device::over(answers)))
+            Ok((answers.try_clone()?, Device::over(answers)?))
         };
         let (answers, device) =
             device().map_err(|e| Error::new(ErrorKind::Internal, "make a file in memory").caused_by(e))?;

@@ -10,5 +10,5 @@ mod name;
 mod reply;
 mod request;
 mod seek;
-mod session;
+pub(crate) mod session;
 mod wire;

@@ -1,18 +1,22 @@
 //! One mount of a volume on Linux, from the first answer to the last.
 
 use std::{
+    collections::BTreeSet,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
+    thread::JoinHandle,
 };
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use zerocopy::IntoBytes;
 
 use super::{
     device::{self, Device},
     fuse::Fuse,
-    session,
-    wire::{NOTIFY_INVAL_ENTRY, NOTIFY_INVAL_INODE, NotifyInvalEntry, NotifyInvalInode},
+    session::{self, Agreed},
+    wire::{NOTIFY_INC_EPOCH, NOTIFY_INVAL_ENTRY, NOTIFY_INVAL_INODE, NotifyInvalEntry, NotifyInvalInode},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -32,27 +36,61 @@ pub struct MountOptions {
     pub allow_other: bool,
 }
 
+/// How far a mount is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// Another process goes on with it.
+    HandedOver,
+    /// Unmounted.
+    Ended,
+}
+
 /// A mounted volume. Dropping it leaves the mount; see [`Mount::unmount`].
 #[derive(Debug)]
 pub struct Mount {
     dir: PathBuf,
     notices: Notices,
-    ended: watch::Receiver<bool>,
+    device: Arc<Device>,
+    agreed: Agreed,
+    phase: watch::Receiver<Phase>,
+    telling: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Mount {
     /// Mounts a volume on an empty folder. Returns when the kernel has been answered for the first time.
     pub fn start(volume: &Arc<Volume>, dir: &Path, name: &str, options: &MountOptions) -> Result<Self> {
-        let dir = &dir.canonicalize().map_err(|e| Error::new(ErrorKind::NotFound, "the mount point").caused_by(e))?;
+        let dir = dir.canonicalize().map_err(|e| Error::new(ErrorKind::NotFound, "the mount point").caused_by(e))?;
+        let mounted = device::Options { name, read_only: options.read_only, allow_other: options.allow_other };
+        let cannot = |e| Error::new(ErrorKind::Busy, "cannot mount here").caused_by(e);
+        let device = Arc::new(Device::mount(&dir, &mounted).map_err(cannot)?);
+        let agreed = session::agree(&device).map_err(cannot)?;
+        read_ahead(&dir);
+        Self::serve(volume, dir, device, agreed)
+    }
+
+    /// Goes on with a mount whose process is gone: what that one did not answer is asked again, and what it may not have
+    /// told the kernel to forget is told now.
+    pub fn resume(volume: &Arc<Volume>, dir: &Path, descriptor: OwnedFd, agreed: Agreed) -> Result<Self> {
+        let cannot = |e| Error::new(ErrorKind::Internal, "cannot go on with a mount").caused_by(e);
+        let device = Arc::new(Device::of(descriptor.into()).map_err(cannot)?);
+        session::resume(&device).map_err(cannot)?;
+        let mount = Self::serve(volume, dir.to_owned(), device, agreed)?;
+        let inheritance = volume.store().inheritance();
+        for ino in inheritance.inodes_changed.iter().copied().collect::<BTreeSet<_>>() {
+            mount.notices.tell(Notice::Inode { ino });
+        }
+        if inheritance.names_changed {
+            mount.notices.tell(Notice::Names);
+        }
+        Ok(mount)
+    }
+
+    fn serve(volume: &Arc<Volume>, dir: PathBuf, device: Arc<Device>, agreed: Agreed) -> Result<Self> {
         let notices = volume.notices().clone();
         let heard = notices.listen();
         let fuse = Fuse::new(volume.clone())?;
-        let mounted = device::Options { name, read_only: options.read_only, allow_other: options.allow_other };
-        let cannot = |e| Error::new(ErrorKind::Busy, "cannot mount here").caused_by(e);
-        let device = Arc::new(Device::mount(dir, &mounted).map_err(cannot)?);
-        session::agree(&device).map_err(cannot)?;
-        read_ahead(dir);
-        let (ends, ended) = watch::channel(false);
+        let (enters, phase) = watch::channel(Phase::Serving);
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new()
                 .name(name.into())
@@ -60,19 +98,46 @@ impl Mount {
                 .map_err(|e| Error::new(ErrorKind::Internal, "start a thread").caused_by(e))
         };
         let told = device.clone();
-        spawn("parsecfs-notify", Box::new(move || tell_kernel(&heard, &told)))?;
-        let silent = notices.clone();
+        let telling = spawn("parsecfs-notify", Box::new(move || tell_kernel(&heard, &told)))?;
+        let (silent, served) = (notices.clone(), device.clone());
         spawn(
             "parsecfs-mount",
             Box::new(move || {
-                if let Err(error) = session::serve(&device, &fuse) {
+                if let Err(error) = session::serve(&served, &fuse) {
                     tracing::warn!(%error, "the mount ended with an error");
                 }
                 silent.silence();
-                ends.send_replace(true);
+                enters.send_replace(if served.is_stopping() { Phase::HandedOver } else { Phase::Ended });
             }),
         )?;
-        Ok(Self { dir: dir.to_owned(), notices, ended })
+        Ok(Self { dir, notices, device, agreed, phase, telling: Mutex::new(Some(telling)) })
+    }
+
+    /// What another process needs to go on with this mount: a descriptor that keeps it alive, and what was agreed on with
+    /// the kernel. `None` where the kernel does not ask again what a process left unanswered.
+    pub fn keepsake(&self) -> Result<Option<(OwnedFd, Agreed)>> {
+        if !self.agreed.resends {
+            return Ok(None);
+        }
+        let shared = self.device.share();
+        let shared = shared.map_err(|e| Error::new(ErrorKind::Internal, "share the mount").caused_by(e))?;
+        Ok(Some((shared, self.agreed)))
+    }
+
+    /// Stops answering, for another process to go on. Returns when every request that was taken is answered, but for
+    /// those that wait for the storage: they are asked again there. Announcements come to their end first, since the
+    /// kernel may need answers for them: whoever announces has stopped before.
+    pub async fn hand_over(&self) -> Result<()> {
+        self.notices.silence();
+        let telling = self.telling.lock().take();
+        let told = tokio::task::spawn_blocking(move || telling.map(JoinHandle::join));
+        if !matches!(told.await, Ok(None | Some(Ok(())))) {
+            tracing::error!("the kernel was not told everything");
+        }
+        self.device.stop().map_err(|e| Error::new(ErrorKind::Internal, "stop answering").caused_by(e))?;
+        // An error means that the thread is gone, which is as good.
+        let _ = self.phase.clone().wait_for(|phase| *phase != Phase::Serving).await;
+        Ok(())
     }
 
     /// Where it is mounted.
@@ -82,13 +147,17 @@ impl Mount {
 
     /// Whether it is over, by [`Mount::unmount`] or because somebody else unmounted it.
     pub fn has_ended(&self) -> bool {
-        *self.ended.borrow()
+        *self.phase.borrow() == Phase::Ended
     }
 
-    /// Returns when it is over.
+    /// Returns when it is over. Not here, when another process goes on with it.
     pub async fn ended(&self) {
-        // An error means that the thread is gone, and the mount with it.
-        let _ = self.ended.clone().wait_for(|ended| *ended).await;
+        let mut phase = self.phase.clone();
+        // An error means that the thread is gone, with its last word.
+        let _ = phase.wait_for(|phase| *phase == Phase::Ended).await;
+        if *phase.borrow() == Phase::HandedOver {
+            std::future::pending().await
+        }
     }
 
     /// Has the kernel hand over the changed pages that it holds. Waits, so not for a thread that requests need. A page
@@ -135,6 +204,7 @@ fn tell_kernel(heard: &mpsc::Receiver<Notice>, device: &Device) {
                 let all = NotifyInvalInode { ino, offset: 0, length: 0 };
                 device.send(0, NOTIFY_INVAL_INODE, &[all.as_bytes()])
             }
+            Notice::Names => device.send(0, NOTIFY_INC_EPOCH, &[]),
         };
         if let Err(error) = told {
             // The kernel does not know it, or the mount is just ending: either way there is nothing to forget.

@@ -1,4 +1,5 @@
-//! One answer to one request. An answer that is dropped says EIO: nobody waits for ever.
+//! One answer to one request. An answer that is dropped says EIO: nobody waits for ever. Only when another process goes on
+//! with the mount it says nothing: that process is asked again.
 
 use std::sync::Arc;
 
@@ -66,7 +67,7 @@ impl Reply {
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        if !self.answered {
+        if !self.answered && !self.device.is_stopping() {
             self.send(-Errno::IO.raw_os_error(), &[]);
         }
     }

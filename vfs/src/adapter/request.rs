@@ -3,8 +3,8 @@
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use super::wire::{
-    AccessIn, BatchForgetIn, FallocateIn, ForgetOne, GetXattrIn, InHeader, InitIn, LseekIn, MkdirIn, MknodIn, ReadIn,
-    Rename2In, SetAttrIn, SetXattrIn, WriteIn, opcode,
+    AccessIn, BatchForgetIn, FallocateIn, ForgetOne, GetXattrIn, InHeader, InitIn, LseekIn, MkdirIn, MknodIn, RESENT,
+    ReadIn, Rename2In, SetAttrIn, SetXattrIn, WriteIn, opcode,
 };
 
 /// One request. Not printable: it holds names and content.
@@ -19,6 +19,7 @@ pub(super) struct Request<'a> {
 }
 
 /// What is asked for.
+#[derive(Clone, Copy)]
 pub(super) enum Operation<'a> {
     Init(InitIn),
     Lookup {
@@ -115,6 +116,16 @@ pub(super) struct Malformed {
 }
 
 impl<'a> Request<'a> {
+    /// The number under which it was asked the first time.
+    pub(super) fn number(&self) -> u64 {
+        self.unique & !RESENT
+    }
+
+    /// Whether another process was asked before and did not answer.
+    pub(super) fn is_resent(&self) -> bool {
+        self.unique & RESENT != 0
+    }
+
     /// Decodes what was read from the device.
     pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let (header, body) = InHeader::read_from_prefix(bytes).map_err(|_| Malformed { unique: None })?;
@@ -130,6 +141,12 @@ impl<'a> Request<'a> {
 impl<'a> Operation<'a> {
     fn decode(opcode: u32, mut body: Body<'a>) -> Option<Self> {
         Some(match opcode {
+            // Older kernels say less.
+            opcode::INIT if body.0.len() < size_of::<InitIn>() => {
+                let mut whole = [0; size_of::<InitIn>()];
+                whole.get_mut(..body.0.len())?.copy_from_slice(body.0);
+                Self::Init(Body(&whole).take().filter(|_| body.0.len() >= size_of::<InitIn>() - 4)?)
+            }
             opcode::INIT => Self::Init(body.take()?),
             opcode::LOOKUP => Self::Lookup { name: body.text()? },
             opcode::FORGET => Self::Forget { lookups: body.take()? },

@@ -7,14 +7,16 @@ use std::{
 };
 
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use super::{
     device::Device,
     fuse::Fuse,
     reply::Reply,
     request::{Malformed, Operation, Request},
-    wire::{InitIn, InitOut, MAJOR, MINOR, MINOR_MIN, capability},
+    wire::{InitIn, InitOut, MAJOR, MINOR, MINOR_MIN, NOTIFY_RESEND, capability},
 };
+use crate::store::on_behalf_of;
 
 /// Largest write request and read-ahead.
 pub(super) const REQUEST_BYTES: u32 = 1 << 20;
@@ -44,8 +46,19 @@ fn request_buffer() -> Vec<u8> {
     vec![0; REQUEST_BYTES as usize + HEAD_BYTES]
 }
 
+/// What was agreed on with the kernel, once for the life of a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agreed {
+    /// Minor version of the protocol.
+    pub(super) minor: u32,
+    /// Capabilities that both have.
+    pub(super) flags: u32,
+    /// The kernel asks again what a process did not answer.
+    pub(super) resends: bool,
+}
+
 /// Agrees with the kernel on protocol and capabilities. The first exchange on a new mount.
-pub(super) fn agree(device: &Arc<Device>) -> io::Result<()> {
+pub(super) fn agree(device: &Arc<Device>) -> io::Result<Agreed> {
     let mut buffer = request_buffer();
     loop {
         let Some(length) = device.receive(&mut buffer)? else { return Err(Errno::NODEV.into()) };
@@ -64,9 +77,16 @@ pub(super) fn agree(device: &Arc<Device>) -> io::Result<()> {
             let text = format!("the kernel speaks FUSE {}.{}, needed is {MAJOR}.{MINOR_MIN}", init.major, init.minor);
             return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         }
-        reply.body(&agreed(&init));
-        return Ok(());
+        let answer = agreed(&init);
+        reply.body(&answer);
+        let resends = init.flags2 & capability::UPPER_HAS_RESEND != 0;
+        return Ok(Agreed { minor: answer.minor, flags: answer.flags, resends });
     }
+}
+
+/// Has the kernel ask again what the process before did not answer.
+pub(super) fn resume(device: &Device) -> io::Result<()> {
+    device.send(0, NOTIFY_RESEND, &[])
 }
 
 fn agreed(init: &InitIn) -> InitOut {
@@ -114,7 +134,10 @@ fn answer_requests(device: &Arc<Device>, fuse: &Fuse) -> io::Result<()> {
 /// Answers what was read from the device.
 pub(super) fn answer_request(device: &Arc<Device>, fuse: &Fuse, bytes: &[u8]) {
     match Request::decode(bytes) {
-        Ok(request) => fuse.answer(&request, Reply::new(device, request.unique)),
+        Ok(request) => {
+            let reply = Reply::new(device, request.unique);
+            on_behalf_of(request.number(), || fuse.answer(&request, reply));
+        }
         Err(Malformed { unique }) => {
             tracing::error!(length = bytes.len(), "the kernel sent something that is no request");
             if let Some(unique) = unique {

@@ -62,7 +62,12 @@ pub(super) mod capability {
     pub(crate) const NO_OPENDIR_SUPPORT: u32 = 1 << 24;
     pub(crate) const EXPLICIT_INVAL_DATA: u32 = 1 << 25;
     pub(crate) const HANDLE_KILLPRIV_V2: u32 = 1 << 28;
+    /// Of the upper 32: requests that nobody answered are asked again on demand (Linux 6.9).
+    pub(crate) const UPPER_HAS_RESEND: u32 = 1 << 7;
 }
+
+/// In a request's number: it was asked before, of a process that did not answer it.
+pub(super) const RESENT: u64 = 1 << 63;
 
 /// Which fields of [`SetAttrIn`] count.
 pub(super) mod valid {
@@ -114,6 +119,8 @@ pub(super) struct InitIn {
     pub(super) minor: u32,
     pub(super) max_readahead: u32,
     pub(super) flags: u32,
+    /// The upper 32 capabilities; 0 from a kernel that has none.
+    pub(super) flags2: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, IntoBytes, Immutable)]
@@ -338,6 +345,11 @@ pub(super) struct Dirent {
 pub(super) const NOTIFY_INVAL_INODE: i32 = 2;
 /// Notification: forget a name in a folder.
 pub(super) const NOTIFY_INVAL_ENTRY: i32 = 3;
+
+/// Notification: ask again what was not answered.
+pub(super) const NOTIFY_RESEND: i32 = 7;
+/// Notification: look every name up again (Linux 6.16).
+pub(super) const NOTIFY_INC_EPOCH: i32 = 8;
 
 #[derive(Clone, Copy, Debug, IntoBytes, Immutable)]
 #[repr(C)]

@@ -124,6 +124,7 @@ impl Volume {
         if volume.store.row(RowKey::Inode(ROOT_INO))?.is_none() {
             volume.make_root();
         }
+        volume.namespace().inherit(volume.store.inheritance().ino_max);
         volume.load_waiting()?;
         Ok(volume)
     }

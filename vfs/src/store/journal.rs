@@ -24,11 +24,22 @@ use crate::error::{Error, ErrorKind, Result};
 const JOURNAL_FRAME_BYTES: usize = 4 << 20;
 
 #[derive(Serialize, Deserialize)]
-struct JournalFrame {
+pub(super) struct JournalFrame {
     /// More frames follow that belong to the same group of changes.
-    more: bool,
-    counters: [u64; 3],
-    rows: Vec<JournalRow>,
+    pub(super) more: bool,
+    pub(super) counters: [u64; 3],
+    pub(super) rows: Vec<JournalRow>,
+}
+
+impl JournalFrame {
+    /// The frame of a whole group.
+    pub(super) fn whole<'a>(counters: Counters, rows: impl Iterator<Item = (&'a RowKey, &'a RowValue)>) -> Self {
+        Self {
+            more: false,
+            counters: [counters.ino, counters.cookie, counters.change],
+            rows: rows.map(|(key, value)| journal_row(key, value)).collect(),
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -52,8 +63,10 @@ impl Store {
     }
 
     fn journal_rows_locked(&self) -> Result<()> {
+        let on_tape;
         let rows: Vec<(RowKey, RowValue)> = {
             let mut queue = self.queue.lock();
+            on_tape = queue.tape_end();
             let keys = std::mem::take(&mut queue.unjournaled);
             keys.into_iter().filter_map(|key| queue.overlay.get(&key).map(|value| (key, value.clone()))).collect()
         };
@@ -61,8 +74,10 @@ impl Store {
             return Ok(());
         }
         let outcome = self.append_rows(&rows);
-        if outcome.is_err() {
-            self.queue.lock().unjournaled.extend(rows.iter().map(|(key, _)| *key));
+        let mut queue = self.queue.lock();
+        match &outcome {
+            Ok(()) => queue.cut_tape(on_tape),
+            Err(_) => queue.unjournaled.extend(rows.iter().map(|(key, _)| *key)),
         }
         outcome
     }
@@ -80,7 +95,7 @@ impl Store {
             let frame = JournalFrame {
                 more: !later.is_empty(),
                 counters: [counters.ino, counters.cookie, counters.change],
-                rows: now.iter().map(journal_row).collect(),
+                rows: now.iter().map(|(key, value)| journal_row(key, value)).collect(),
             };
             let encoded = postcard::to_stdvec(&frame)
                 .map_err(|e| Error::new(ErrorKind::Internal, "encode a journal frame").caused_by(e))?;
@@ -97,7 +112,21 @@ impl Store {
     }
 }
 
-fn journal_row((key, value): &(RowKey, RowValue)) -> JournalRow {
+impl JournalRow {
+    /// Which row; `None` for a table that is not known.
+    pub(super) fn key(&self) -> Option<RowKey> {
+        Some(match self.table {
+            0 => RowKey::Checkpoint,
+            1 => RowKey::Inode(self.a),
+            2 => RowKey::Base(self.a),
+            3 => RowKey::Dentry(self.a, self.b),
+            4 => RowKey::Slot(self.a, self.b),
+            _ => return None,
+        })
+    }
+}
+
+fn journal_row(key: &RowKey, value: &RowValue) -> JournalRow {
     let (table, a, b) = match *key {
         RowKey::Checkpoint => (0, 0, 0),
         RowKey::Inode(ino) => (1, ino, 0),
@@ -118,6 +147,16 @@ pub(super) fn replay_frame(
 ) -> Result<()> {
     let damaged = |e| Error::new(ErrorKind::Corrupt, "a journal frame cannot be read").caused_by(e);
     let frame: JournalFrame = postcard::from_bytes(bytes).map_err(damaged)?;
+    take_frame(frame, group, rows, counters)
+}
+
+/// See [`replay_frame`].
+pub(super) fn take_frame(
+    frame: JournalFrame,
+    group: &mut Vec<JournalRow>,
+    rows: &mut BTreeMap<RowKey, RowValue>,
+    counters: &mut Counters,
+) -> Result<()> {
     group.extend(frame.rows);
     if frame.more {
         return Ok(());
@@ -127,14 +166,8 @@ pub(super) fn replay_frame(
     counters.cookie = counters.cookie.max(cookie);
     counters.change = counters.change.max(change);
     for row in group.drain(..) {
-        let key = match row.table {
-            0 => RowKey::Checkpoint,
-            1 => RowKey::Inode(row.a),
-            2 => RowKey::Base(row.a),
-            3 => RowKey::Dentry(row.a, row.b),
-            4 => RowKey::Slot(row.a, row.b),
-            _ => return Err(Error::new(ErrorKind::Corrupt, "a journal row of an unknown table")),
-        };
+        let unknown = || Error::new(ErrorKind::Corrupt, "a journal row of an unknown table");
+        let key = row.key().ok_or_else(unknown)?;
         let value = row.value.map(|(id, pending, bytes)| RowBytes {
             id: id.map(VlobId::from_bytes),
             pending,

@@ -6,6 +6,8 @@
 //! After a crash the journal behind the index is replayed up to the first frame that the crash tore: the state is a
 //! prefix of what happened, no older than the last sync. What damage took later is counted and told.
 //!
+//! A store may have a [`tape`] too, where changes survive this process until they are journaled.
+//!
 //! Rows wait in [`queue`], are written ahead by [`journal`], and [`space`] says what fits and what can go.
 //!
 //! Not here: what the rows mean (`fs`), which bytes are fetched or sent (`sync`).
@@ -21,6 +23,7 @@ mod journal;
 mod queue;
 mod segment;
 mod space;
+mod tape;
 
 use std::{
     collections::BTreeMap,
@@ -37,12 +40,14 @@ use parsecfs_crypto::{local::LocalKey, random_bytes};
 
 pub use self::disk::{Disk, RealDisk};
 pub(crate) use self::index::{RowBytes, RowKey, RowValue};
+pub(crate) use self::tape::{Inheritance, on_behalf_of};
 use self::{
     index::Index,
-    journal::replay_frame,
+    journal::{replay_frame, take_frame},
     queue::Queue,
     segment::{Replayed, Segments, io_error, sync_dir},
     space::{Usage, segment_bytes_max},
+    tape::Tape,
 };
 use crate::{
     content::Place,
@@ -92,6 +97,7 @@ pub struct Store {
     census: Mutex<Option<Index>>,
     kick: Mutex<Option<std::sync::mpsc::SyncSender<()>>>,
     recovery: Recovery,
+    inheritance: Inheritance,
     /// Held for the life of the store.
     _lock: File,
 }
@@ -104,21 +110,43 @@ impl Store {
 
     /// The same over a disk that may fail.
     pub fn open_on(disk: Arc<dyn Disk>, dir: &Path, key: &LocalKey, bytes_max: u64) -> Result<Self> {
+        Self::open_with(disk, dir, key, bytes_max, None)
+    }
+
+    /// The same with a tape: a file in memory that somebody else holds too, empty or left by a process that was killed.
+    /// What is acknowledged from now on survives this process as well.
+    pub fn open_taped(dir: &Path, key: &LocalKey, bytes_max: u64, tape: File) -> Result<Self> {
+        Self::open_with(Arc::new(RealDisk), dir, key, bytes_max, Some(tape))
+    }
+
+    fn open_with(disk: Arc<dyn Disk>, dir: &Path, key: &LocalKey, bytes_max: u64, tape: Option<File>) -> Result<Self> {
         std::fs::create_dir_all(dir).map_err(|e| io_error("make the local store", e))?;
         let lock = lock(dir)?;
         let session: [u8; 16] = random_bytes();
         let path = dir.join(INDEX);
         let segments_dir = dir.join("segments");
-        let (mut writer, reader) = open_index(&path, key, session, &segments_dir)?;
+        // Then only a process has ended, not the machine: the index is as that process left it.
+        let is_inherited = tape.as_ref().is_some_and(|tape| tape.metadata().is_ok_and(|meta| meta.len() > 0));
+        let (mut writer, reader) = open_index(&path, key, session, &segments_dir, is_inherited)?;
         let (position, mut counters) = writer.state()?;
         let bytes_max_each = segment_bytes_max(dir, bytes_max)?;
-        let segments = Segments::open(disk, &segments_dir, key.clone(), session, bytes_max_each)?;
+        let mut segments = Segments::open(disk, &segments_dir, key.clone(), session, bytes_max_each)?;
+        segments.set_unbuffered(tape.is_some());
         let mut rows = BTreeMap::new();
         let mut group = Vec::new();
         let Replayed { torn, damaged, lost } =
             segments.replay(position, |bytes| replay_frame(bytes, &mut group, &mut rows, &mut counters))?;
         counters.lost += lost;
         let torn = torn || !group.is_empty();
+        let mut inheritance = Inheritance::default();
+        let tape = match tape {
+            Some(file) => Some(Tape::open(file, key.clone(), session, |record| {
+                inheritance.note(&record);
+                take_frame(record.frame, &mut Vec::new(), &mut rows, &mut counters)
+            })?),
+            None => None,
+        };
+        inheritance.ino_max = if is_inherited { counters.ino } else { 0 };
         let recovery = Recovery { rows: rows.len(), torn, damaged, lost: counters.lost };
         segments.sync()?;
         // A process that was killed leaves frames that the disk may not have yet.
@@ -134,7 +162,7 @@ impl Store {
         Ok(Self {
             dir: dir.to_owned(),
             segments,
-            queue: Mutex::default(),
+            queue: Mutex::new(Queue { tape, ..Queue::default() }),
             journal: Mutex::new(()),
             reader: Mutex::new(reader),
             writer: Mutex::new(writer),
@@ -150,6 +178,7 @@ impl Store {
             census: Mutex::new(Some(census)),
             kick: Mutex::new(None),
             recovery,
+            inheritance,
             _lock: lock,
         })
     }
@@ -157,6 +186,11 @@ impl Store {
     /// What was found at opening.
     pub fn recovery(&self) -> Recovery {
         self.recovery
+    }
+
+    /// What a process that was killed left on the tape.
+    pub(crate) fn inheritance(&self) -> &Inheritance {
+        &self.inheritance
     }
 
     /// A number that no inode of this store ever had.
@@ -206,6 +240,9 @@ impl Store {
         self.sync()?;
         self.apply()?;
         self.writer.lock().checkpoint()?;
+        if let Some(tape) = &mut self.queue.lock().tape {
+            tape.clear();
+        }
         if let Err(error) = fingerprint::record(&self.dir.join(INDEX)) {
             tracing::warn!(%error, "the next opening will look at every row of the index");
         }
@@ -236,7 +273,13 @@ impl Store {
 
 /// The index, whole, with its writer and a reader. Damage is told before anything is changed: without the index nobody
 /// knows what the segments are needed for.
-fn open_index(path: &Path, key: &LocalKey, session: [u8; 16], segments: &Path) -> Result<(Index, Index)> {
+fn open_index(
+    path: &Path,
+    key: &LocalKey,
+    session: [u8; 16],
+    segments: &Path,
+    is_trusted: bool,
+) -> Result<(Index, Index)> {
     let damaged = |error: Error| match error.kind() {
         ErrorKind::Corrupt | ErrorKind::Internal => {
             const TEXT: &str = "the index of the local store is damaged: keep its folder under another name and mount \
@@ -256,7 +299,7 @@ fn open_index(path: &Path, key: &LocalKey, session: [u8; 16], segments: &Path) -
         if writer.is_new() {
             // Segments are made only beside an index that a power cut leaves there.
             sync_dir(path.parent().unwrap_or(path))?;
-        } else if !as_closed {
+        } else if !as_closed && !is_trusted {
             writer.verify()?;
         }
         Ok((writer, Index::open_reader(path, key.clone())?))

@@ -15,6 +15,8 @@ use parsecfs_core::id::VlobId;
 use super::{
     Store,
     index::{Index, RowBytes, RowKey, RowValue},
+    journal::JournalFrame,
+    tape::Tape,
 };
 use crate::{error::Result, quietly::quietly};
 
@@ -32,9 +34,23 @@ pub(super) struct Queue {
     /// Entry ids in the inode rows of `overlay` and of `applying`.
     pub(super) ids: HashMap<VlobId, u64>,
     pub(super) applying_ids: HashMap<VlobId, u64>,
+    /// Where rows survive this process, if it has a keeper.
+    pub(super) tape: Option<Tape>,
 }
 
 impl Queue {
+    /// How far the tape reaches.
+    pub(super) fn tape_end(&self) -> u64 {
+        self.tape.as_ref().map_or(0, Tape::end)
+    }
+
+    /// What was on the tape before this point is journaled.
+    pub(super) fn cut_tape(&mut self, journaled: u64) {
+        if let Some(tape) = &mut self.tape {
+            tape.cut(journaled);
+        }
+    }
+
     /// Whether a queued row says that this inode is that entry; `None` when no row is queued.
     fn is_entry(&self, ino: u64, id: VlobId) -> Option<bool> {
         let key = RowKey::Inode(ino);
@@ -48,6 +64,10 @@ impl Store {
     pub(crate) fn log(&self, rows: impl IntoIterator<Item = (RowKey, RowValue)>) {
         let waiting = {
             let mut queue = self.queue.lock();
+            let rows: Vec<_> = rows.into_iter().collect();
+            if let Some(tape) = queue.tape.as_mut().filter(|_| !rows.is_empty()) {
+                tape.put(JournalFrame::whole(self.counters(), rows.iter().map(|(key, value)| (key, value))));
+            }
             for (key, value) in rows {
                 if let (RowKey::Inode(ino), Some(RowBytes { id: Some(id), .. })) = (key, &value) {
                     queue.ids.insert(*id, ino);
@@ -154,14 +174,19 @@ impl Store {
     /// Brings the index up to date. Called by the background thread and at the end.
     pub fn apply(&self) -> Result<()> {
         let mut writer = self.writer.lock();
+        let on_tape;
         let (rows, position, counters) = {
             let _journal = self.journal.lock();
             // In one step: a row logged between journaling and taking would be applied without being in the journal.
             let (rows, unjournaled) = {
                 let mut queue = self.queue.lock();
                 if queue.overlay.is_empty() {
+                    if let Some(tape) = &mut queue.tape {
+                        tape.restart();
+                    }
                     return Ok(());
                 }
+                on_tape = queue.tape_end();
                 queue.applying = Arc::new(std::mem::take(&mut queue.overlay));
                 queue.applying_ids = std::mem::take(&mut queue.ids);
                 (queue.applying.clone(), std::mem::take(&mut queue.unjournaled))
@@ -176,6 +201,7 @@ impl Store {
         };
         let index = &mut *writer;
         let mut into_index = || index.apply(rows.iter(), position, counters);
+        self.queue.lock().cut_tape(on_tape);
         let outcome = self.segments.sync().and_then(|()| match rows.len() {
             // Not at the cost of who makes the changes, unless they come faster than that.
             ..=APPLY_ROWS => quietly(into_index),

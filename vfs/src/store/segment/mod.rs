@@ -109,6 +109,8 @@ pub(crate) struct Segments {
     session: [u8; 16],
     /// A segment is closed when it has grown over this.
     bytes_max: u64,
+    /// Nothing stays in the buffer: what is appended survives this process.
+    unbuffered: bool,
     next_frame: AtomicU64,
     files: RwLock<HashMap<u32, Arc<SegmentFile>>>,
     /// Segments whose header is damaged: nothing in them can be opened.
@@ -165,6 +167,7 @@ impl Segments {
             key,
             session,
             bytes_max,
+            unbuffered: false,
             next_frame: AtomicU64::new(0),
             files: RwLock::new(files),
             unreadable,
@@ -172,6 +175,11 @@ impl Segments {
             dirty: AtomicBool::new(true),
             syncing: Mutex::new(()),
         })
+    }
+
+    /// Whether everything goes to the file at once.
+    pub(crate) fn set_unbuffered(&mut self, unbuffered: bool) {
+        self.unbuffered = unbuffered;
     }
 
     /// Appends pages of a file; all of `data` but its last page is whole pages. Returns where they are.
@@ -367,7 +375,7 @@ impl Segments {
             bytes.extend_from_slice(body);
         }
         let at = (tail.number, tail.end());
-        if bytes.len() >= DIRECT_BYTES_MIN {
+        if bytes.len() >= DIRECT_BYTES_MIN || self.unbuffered {
             tail.flush(&*self.disk, &self.dir)?;
             tail.write(&*self.disk, &self.dir, &bytes)?;
         } else {
