@@ -8,6 +8,7 @@ mod corpus;
 mod documents;
 mod kernel;
 mod local;
+mod remote;
 mod seeds;
 mod text;
 
@@ -34,6 +35,7 @@ impl std::fmt::Debug for Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "request", run: kernel::decode, seeds: seeds::requests },
     Target { name: "volume", run: kernel::ask_volume, seeds: seeds::sequences },
+    Target { name: "remote", run: remote::update, seeds: seeds::manifests },
     Target { name: "document", run: documents::read, seeds: seeds::documents },
     Target { name: "device_file", run: documents::read_device_file, seeds: seeds::device_files },
     Target { name: "address", run: text::read, seeds: seeds::texts },

@@ -75,6 +75,16 @@ pub(super) fn documents() -> Vec<Vec<u8>> {
     values
 }
 
+/// Manifests of the vectors, each behind its length.
+pub(super) fn manifests() -> Vec<Vec<u8>> {
+    let is_one = |bytes: &Vec<u8>| parsecfs_core::manifest::Manifest::from_bytes(bytes).is_ok();
+    let ones = documents().into_iter().filter(is_one);
+    let prefixed = |bytes: Vec<u8>| [&u16::try_from(bytes.len()).ok()?.to_le_bytes()[..], &bytes].concat().into();
+    let mut each: Vec<Vec<u8>> = ones.filter_map(prefixed).collect();
+    each.push(each.iter().rev().take(6).flatten().copied().collect());
+    each
+}
+
 /// Device files of the vectors.
 pub(super) fn device_files() -> Vec<Vec<u8>> {
     let mut files: Vec<_> = cases("device_file").iter().filter_map(|case| bytes(&case["file"])).collect();
