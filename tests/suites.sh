@@ -7,6 +7,7 @@
 #
 # PARSECFS_MOUNTCTL   the program under test; built for release without it
 # PARSECFS_SUITES     where the suites are kept once installed
+# PARSECFS_FSX_OPERATIONS   fewer of them, for a short run
 # PARSECFS_ON         run on this folder instead, which must be on a filesystem of at least 4 GiB: what is right elsewhere
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,7 +15,7 @@ cd "$(dirname "$0")/.."
 PJDFSTEST=0.2.2
 FSX=0.3.2
 SUITES=(pjdfstest fsx stress-ng dbench)
-FSX_OPERATIONS=100000
+FSX_OPERATIONS=${PARSECFS_FSX_OPERATIONS:-100000}
 # stress-ng's filesystem class but for what does not work on files of a given folder (bind-mount, binderfs, eventfd,
 # procfs, ioprio, dup), and verity, which needs a filesystem that lies on a block device.
 STRESSORS=(access chattr chdir chmod chown copy-file dentry dir dirdeep dirmany dnotify fallocate fanotify fcntl fiemap

@@ -108,6 +108,16 @@ for n in range(40):
     f.write(b'y' * n)
     f.close()
     m[n + 1] = 2
+    g = os.open('other-%d' % n, os.O_CREAT | os.O_RDWR)
+    for step in range(n):
+        os.pwrite(g, b'z' * 5000, 3000 * step)
+        if step % 3 == 0: os.posix_fallocate(g, 20000, 1000 * step + 1)
+        if step % 4 == 0: os.fsync(g)
+    if n % 2: os.posix_fallocate(g, 0, 400000)
+    os.close(g)
+    d = os.open('other-%d' % n, os.O_RDWR | os.O_DIRECT)
+    if n % 3: os.writev(d, [mmap.mmap(-1, 4096)])
+    os.close(d)
 END
 find . -type f -printf '%f %s %T@ %C@\\n' | sort";
     let before = sh(&mount.path(), script, &[]);

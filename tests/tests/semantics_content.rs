@@ -224,6 +224,11 @@ fn holes_are_found_and_never_where_somebody_just_wrote() {
     assert_eq!((seek(&fresh, At::Data(49_000)), seek(&fresh, At::Hole(0))), (Ok(49_000), Ok(50_000)));
     fresh.write_all_at(&[3; 50_000], 50_000).unwrap();
     assert_eq!((seek(&fresh, At::Hole(0)), seek(&fresh, At::Data(99_999))), (Ok(100_000), Ok(99_999)));
+    // The same for who writes through a map.
+    let script = "python3 -c 'import os, mmap
+f = open(\"mapped\", \"w+b\"); f.truncate(1 << 20); m = mmap.mmap(f.fileno(), 1 << 20); m[600000] = 1
+print(os.lseek(f.fileno(), 0, os.SEEK_DATA), os.lseek(f.fileno(), 600000, os.SEEK_HOLE))'";
+    assert_eq!(sh(&mount.path(), script, &[]), "598016 602112\n");
     drop((file, fresh));
     mount.remount();
     look(&File::open(&path).unwrap(), [BLOCK; 2]);

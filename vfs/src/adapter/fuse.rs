@@ -21,7 +21,7 @@ use super::{
     request::{Operation, Request},
     seek::{Seek, Seeker},
     session::REQUEST_BYTES,
-    wire::{Attr, AttrOut, EntryOut, SetAttrIn, SizeOut, StatFsOut, WRITE_CACHE, WRITE_KILL_SUIDGID, valid},
+    wire::{Attr, AttrOut, EntryOut, SetAttrIn, SizeOut, StatFsOut, WRITE_KILL_SUIDGID, valid},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -186,12 +186,12 @@ impl Fuse {
             return reply.error(refuse("write", &error));
         }
         let written = SizeOut { size: u32::try_from(data.len()).unwrap_or(u32::MAX), padding: 0 };
-        let write = if flags & WRITE_CACHE != 0 { Volume::write_back } else { Volume::write };
-        match write(&self.volume, ino, offset, data, &Fetched::new()) {
+        // With its write-back cache the kernel keeps the times of files, and sends them.
+        match self.volume.write_untimed(ino, offset, data, &Fetched::new()) {
             Ok(WriteOutcome::Done) => reply.body(&written),
             Ok(WriteOutcome::Missing(blocks)) => {
                 let data = data.to_vec();
-                let again = move |volume: &Volume, fetched: &Fetched| write(volume, ino, offset, &data, fetched);
+                let again = move |volume: &Volume, fetched: &Fetched| volume.write_untimed(ino, offset, &data, fetched);
                 change_later(&self.volume, blocks, again, move |outcome| match outcome {
                     Ok(()) => reply.body(&written),
                     Err(error) => reply.error(refuse("write", &error)),
@@ -209,11 +209,12 @@ impl Fuse {
             libc::FALLOC_FL_ZERO_RANGE => FallocateMode::Zero { keep_size },
             _ => return reply.error(Errno::OPNOTSUPP),
         };
-        match self.volume.fallocate(ino, offset, length, mode, &Fetched::new()) {
+        match self.volume.fallocate_untimed(ino, offset, length, mode, &Fetched::new()) {
             Ok(WriteOutcome::Done) => reply.ok(),
             Ok(WriteOutcome::Missing(blocks)) => {
-                let again =
-                    move |volume: &Volume, fetched: &Fetched| volume.fallocate(ino, offset, length, mode, fetched);
+                let again = move |volume: &Volume, fetched: &Fetched| {
+                    volume.fallocate_untimed(ino, offset, length, mode, fetched)
+                };
                 change_later(&self.volume, blocks, again, move |outcome| answer("fallocate", reply, outcome));
             }
             Err(error) => reply.error(refuse("fallocate", &error)),

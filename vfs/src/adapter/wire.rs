@@ -83,8 +83,6 @@ pub(super) mod valid {
     pub(crate) const KILL_SUIDGID: u32 = 1 << 11;
 }
 
-/// In [`WriteIn::write_flags`]: the kernel writes back pages that it held.
-pub(super) const WRITE_CACHE: u32 = 1;
 /// In [`WriteIn::write_flags`]: the writer may not keep set-user and set-group bits.
 pub(super) const WRITE_KILL_SUIDGID: u32 = 1 << 2;
 

@@ -328,7 +328,7 @@ impl Volume {
         match touch {
             Touch::Attributes => meta.ctime_ns = now,
             Touch::Content => (meta.ctime_ns, meta.mtime_ns, meta.updated_us) = (now, now, now / 1000),
-            Touch::Pages => meta.updated_us = now / 1000,
+            Touch::Untimed => meta.updated_us = now / 1000,
         }
         meta.change = self.store.new_change();
         meta.changed_ns = now;
@@ -367,7 +367,7 @@ enum Touch {
     /// Content, or the names in a folder.
     Content,
     /// Content, whose times come apart.
-    Pages,
+    Untimed,
 }
 
 impl Pending {

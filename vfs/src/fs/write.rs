@@ -49,11 +49,11 @@ impl Volume {
         self.with_room(|| self.try_write(ino, offset, data, fetched, Touch::Content))
     }
 
-    /// [`Volume::write`] for what a page cache held. Whoever keeps it knows when it was changed, and says so with
-    /// [`Volume::set_attributes`], before or behind the bytes: the times stay as they are.
-    pub fn write_back(&self, ino: u64, offset: u64, data: &[u8], fetched: &Fetched) -> Result<WriteOutcome> {
+    /// [`Volume::write`] for a caller who keeps the times of the file and says them with [`Volume::set_attributes`], before
+    /// or behind the bytes: they stay as they are.
+    pub fn write_untimed(&self, ino: u64, offset: u64, data: &[u8], fetched: &Fetched) -> Result<WriteOutcome> {
         self.may_write()?;
-        self.with_room(|| self.try_write(ino, offset, data, fetched, Touch::Pages))
+        self.with_room(|| self.try_write(ino, offset, data, fetched, Touch::Untimed))
     }
 
     fn try_write(&self, ino: u64, offset: u64, data: &[u8], fetched: &Fetched, touch: Touch) -> Result<WriteOutcome> {
@@ -82,7 +82,20 @@ impl Volume {
         fetched: &Fetched,
     ) -> Result<WriteOutcome> {
         self.may_write()?;
-        self.with_room(|| self.try_fallocate(ino, offset, length, mode, fetched))
+        self.with_room(|| self.try_fallocate(ino, offset, length, mode, fetched, Touch::Content))
+    }
+
+    /// [`Volume::fallocate`] for a caller who keeps the times, as [`Volume::write_untimed`].
+    pub fn fallocate_untimed(
+        &self,
+        ino: u64,
+        offset: u64,
+        length: u64,
+        mode: FallocateMode,
+        fetched: &Fetched,
+    ) -> Result<WriteOutcome> {
+        self.may_write()?;
+        self.with_room(|| self.try_fallocate(ino, offset, length, mode, fetched, Touch::Untimed))
     }
 
     fn try_fallocate(
@@ -92,6 +105,7 @@ impl Volume {
         length: u64,
         mode: FallocateMode,
         fetched: &Fetched,
+        touch: Touch,
     ) -> Result<WriteOutcome> {
         let _changing = self.store.changing();
         let end = offset.checked_add(length).filter(|end| *end <= FILE_BYTES_MAX).ok_or(ErrorKind::TooLarge)?;
@@ -116,7 +130,7 @@ impl Volume {
         if !keep_size {
             state.meta.size = state.meta.size.max(end);
         }
-        rows.extend(self.touch(&inode, &mut state, Touch::Content));
+        rows.extend(self.touch(&inode, &mut state, touch));
         self.store.log(rows);
         Ok(WriteOutcome::Done)
     }
