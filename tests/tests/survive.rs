@@ -283,6 +283,34 @@ fn an_agent_that_dies_again_and_again_is_given_up_and_says_so() {
 }
 
 #[test]
+fn a_removed_file_that_is_open_is_lost_with_the_agent_and_never_shows_other_bytes() {
+    let Some((home, dir)) = mounted() else { return };
+    let path = |name: &str| dir.join(name);
+    fs::write(path("stored"), vec![b'1'; 1 << 20]).unwrap();
+    home.ok(&["wait", "Photos", "--synced", "--timeout", "60"]);
+    let open = |name: &str| {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path(name)).unwrap();
+        file.write_all_at(&vec![b'2'; 1 << 20], 0).unwrap();
+        file.sync_all().unwrap();
+        fs::remove_file(path(name)).unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        file
+    };
+    let files = [open("stored"), open("only here")];
+    home.crash_agent();
+    unanswered_since(Instant::now(), &dir);
+    for file in &files {
+        let mut bytes = vec![0; 1 << 20];
+        match file.read_exact_at(&mut bytes, 0) {
+            Ok(()) => assert!(bytes.iter().all(|byte| *byte == b'2'), "other bytes"),
+            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ESTALE)),
+        }
+    }
+    drop(files);
+    home.ok(&["umount", "Photos", "--flush"]);
+}
+
+#[test]
 fn a_device_with_a_password_goes_on_without_it() {
     if !can_mount() {
         return;

@@ -184,6 +184,11 @@ impl State {
         let loaded = if loaded { Loaded::All } else { Loaded::Parts(BTreeSet::new()) };
         Self { meta, slots: Slots::default(), loaded, base_blocks: None, unlinked: false }
     }
+
+    /// Whether only its removal is known any more, without its content.
+    pub(crate) fn is_remembered(&self) -> bool {
+        self.meta.removed.is_some() && !self.unlinked
+    }
 }
 
 /// Reads a row that this program wrote.

@@ -103,9 +103,14 @@ impl Namespace {
         self.inherited = ino_max;
     }
 
+    /// Whether an inode may be known to the kernel from a process that is gone.
+    pub(crate) fn is_inherited(&self, ino: u64) -> bool {
+        ino <= self.inherited
+    }
+
     /// Whether the kernel knows an inode, or may.
     pub(crate) fn is_referred(&self, ino: u64) -> bool {
-        ino <= self.inherited || self.references.contains_key(&ino)
+        self.is_inherited(ino) || self.references.contains_key(&ino)
     }
 
     /// Takes back references. Hands out an inode that lived for the last of them alone. Of an inode that was inherited all

@@ -150,7 +150,7 @@ impl Fuse {
             // Who makes a name holds its folder until the answer: only sync may have moved it meanwhile.
             Operation::Symlink { name, .. } | Operation::MakeNode { name, .. } | Operation::MakeFolder { name, .. } => {
                 match self.volume.lookup(request.ino, name) {
-                    Ok(attributes) => reply.body(&entry(&attributes)),
+                    Ok(attributes) => reply.body(&named(name, &attributes)),
                     Err(error) => reply.error(refuse("create", &error)),
                 }
             }
@@ -174,7 +174,7 @@ impl Fuse {
     fn make(&self, request: &Request<'_>, name: &[u8], kind: NewKind<'_>, mode: u32, reply: Reply) {
         let maker = Maker { uid: request.uid, gid: request.gid };
         match self.volume.create(request.ino, name, kind, mode, maker) {
-            Ok(attributes) => reply.body(&EntryOut { entry_valid: name::lifetime(name), ..entry(&attributes) }),
+            Ok(attributes) => reply.body(&named(name, &attributes)),
             Err(error) => reply.error(refuse("create", &error)),
         }
     }
@@ -399,9 +399,14 @@ fn entry(attributes: &Attributes) -> EntryOut {
     }
 }
 
+/// What a name leads to, now.
+fn named(name: &[u8], attributes: &Attributes) -> EntryOut {
+    EntryOut { entry_valid: name::lifetime(name), ..entry(attributes) }
+}
+
 fn answer_lookup(reply: Reply, name: &[u8], found: Result<Attributes>) {
     match found {
-        Ok(attributes) => reply.body(&EntryOut { entry_valid: name::lifetime(name), ..entry(&attributes) }),
+        Ok(attributes) => reply.body(&named(name, &attributes)),
         // Inode 0: the kernel remembers that there is nothing.
         Err(error) if error.kind() == ErrorKind::NotFound => {
             reply.body(&EntryOut { entry_valid: name::absent_lifetime(name), ..EntryOut::default() });

@@ -287,9 +287,19 @@ impl Volume {
         Ok(Arc::new(Inode { ino, state: Mutex::new(State::new(decode(&row)?, false)) }))
     }
 
-    /// [`Volume::inode`] as an operation of its own.
+    /// [`Volume::inode`] as an operation of its own. `Stale`: it was open and had no name any more when the process before
+    /// this one was killed, which had the only copy of it.
     fn open_inode(&self, ino: u64) -> Result<Arc<Inode>> {
-        self.inode(&mut self.namespace(), ino)
+        let mut namespace = self.namespace();
+        let inode = self.inode(&mut namespace, ino);
+        if !namespace.is_inherited(ino) {
+            return inode;
+        }
+        match inode {
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(ErrorKind::Stale.into()),
+            Ok(inode) if inode.state.lock().is_remembered() => Err(ErrorKind::Stale.into()),
+            outcome => outcome,
+        }
     }
 
     /// The names of a folder, loaded.
