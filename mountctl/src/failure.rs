@@ -97,6 +97,7 @@ impl From<vfs::Error> for Failure {
             From::NotDirectory
             | From::IsDirectory
             | From::NotEmpty
+            | From::TooManyLinks
             | From::TooLarge
             | From::NoAttribute
             | From::Unsupported

@@ -508,6 +508,7 @@ impl LocalTree for FakeTree {
             created: entry.created,
             updated: entry.updated,
             extension: entry.extension.clone(),
+            links: Vec::new(),
             content,
         }))
     }

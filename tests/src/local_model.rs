@@ -69,6 +69,7 @@ struct Node {
     mtime: i64,
     ctime: i64,
     xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Of folders: where it is.
     parent: u64,
     unlinked: bool,
     body: Body,
@@ -177,9 +178,21 @@ impl Model {
         if self.node(folder).unlinked { Err(ErrorKind::NotFound) } else { Ok(()) }
     }
 
-    /// Takes an entry out of its folder; it stays while the kernel refers to it.
-    fn drop_node(&mut self, ino: u64, referred: bool, now: i64) {
-        if referred {
+    /// Every name of an inode.
+    fn names_of(&self, ino: u64) -> Vec<(u64, String)> {
+        let folders = self.nodes.iter().filter_map(|(folder, node)| match &node.body {
+            Body::Folder(names) => Some((folder, names)),
+            _ => None,
+        });
+        let names = folders.flat_map(|(folder, names)| names.iter().map(move |(name, child)| (*folder, name, *child)));
+        names.filter(|(.., child)| *child == ino).map(|(folder, name, _)| (folder, name.clone())).collect()
+    }
+
+    /// A name of an inode has gone; without any it stays while the kernel refers to it.
+    fn drop_name(&mut self, ino: u64, referred: bool, now: i64) {
+        if !self.names_of(ino).is_empty() {
+            self.node(ino).ctime = now;
+        } else if referred {
             let node = self.node(ino);
             (node.unlinked, node.ctime) = (true, now);
         } else {
@@ -209,7 +222,7 @@ impl Model {
         let ino = *self.names(folder).get(name).ok_or(ErrorKind::NotFound)?;
         self.may_vanish(ino, want_folder)?;
         self.names(folder).remove(name);
-        self.drop_node(ino, referred.contains_key(&ino), now);
+        self.drop_name(ino, referred.contains_key(&ino), now);
         self.touch(folder, now);
         Ok(())
     }
@@ -253,7 +266,8 @@ impl Model {
             (_, to) => {
                 if let Some(to) = to {
                     self.may_vanish(to, from_folder)?;
-                    self.drop_node(to, referred.contains_key(&to), now);
+                    self.names(*new_folder).remove(new_name);
+                    self.drop_name(to, referred.contains_key(&to), now);
                 }
                 self.names(*folder).remove(name);
             }
@@ -276,11 +290,12 @@ impl Model {
     fn facts(&self, ino: u64) -> Facts {
         let node = &self.nodes[&ino];
         let subfolders = |names: &BTreeMap<String, u64>| names.values().filter(|n| self.nodes[n].is_folder()).count();
+        let names = || u32::try_from(self.names_of(ino).len()).expect("few");
         let (kind, links) = match &node.body {
             Body::Folder(names) => ("Folder", 2 + u32::try_from(subfolders(names)).expect("few")),
-            Body::File(_) => ("File", 1),
-            Body::Symlink(_) => ("Symlink", 1),
-            Body::Fifo => ("Fifo", 1),
+            Body::File(_) => ("File", names()),
+            Body::Symlink(_) => ("Symlink", names()),
+            Body::Fifo => ("Fifo", names()),
         };
         Facts {
             ino,
@@ -756,6 +771,7 @@ impl Session {
             83..=86 => self.list_on(),
             87..=90 => self.forget(),
             91..=96 => self.upload(),
+            97 | 98 if !crowded => self.link(),
             _ => self.housekeep(),
         }
         self.history.push(self.model.clone());
@@ -792,10 +808,8 @@ impl Session {
         if ino == ROOT || self.lookups.contains_key(&ino) {
             return;
         }
-        let parent = self.model.nodes[&ino].parent;
+        let (parent, name) = self.model.names_of(ino).swap_remove(0);
         self.refer(parent);
-        let name = self.model.names(parent).iter().find(|(_, child)| **child == ino).map(|(name, _)| name.clone());
-        let name = name.expect("an entry without references is in its folder");
         let found = self.volume().lookup(parent, name.as_bytes());
         let found = found.unwrap_or_else(|error| panic!("{self}: lookup {name} in {parent}: {error:?}"));
         assert_eq!(found.ino, ino, "{self}: lookup {name}");
@@ -839,6 +853,30 @@ impl Session {
         self.model.touch(folder, now);
         self.lookups.insert(made.ino, 1);
         self.check_one(made.ino);
+    }
+
+    fn link(&mut self) {
+        let Some(ino) = self.pick(|node| !node.is_folder() || node.mode & 1 == 0) else { return };
+        let (folder, name) = (self.pick_folder(), self.name());
+        self.note(format!("link {ino} as {name} in {folder}"));
+        let node = self.model.nodes[&ino].clone();
+        let wanted = self.model.may_change(folder).and_then(|()| {
+            match (self.model.names(folder).contains_key(&name), node.is_folder(), node.unlinked) {
+                (true, ..) => Err(ErrorKind::Exists),
+                (_, true, _) => Err(ErrorKind::NotPermitted),
+                (.., true) => Err(ErrorKind::NotFound),
+                _ => Ok(()),
+            }
+        });
+        let got = self.volume().link(ino, folder, name.as_bytes());
+        if self.agree("link", wanted, got).is_some() {
+            let now = self.now();
+            self.model.names(folder).insert(name, ino);
+            self.model.node(ino).ctime = now;
+            self.model.touch(folder, now);
+            *self.lookups.entry(ino).or_default() += 1;
+            self.check_one(ino);
+        }
     }
 
     fn remove(&mut self) {

@@ -363,6 +363,23 @@ impl Device {
         }
     }
 
+    /// Gives a file another name. The strict tree in memory has no hard links: `false`.
+    pub fn link(&self, path: &str, to: &str) -> bool {
+        let (parent, last) = split(to);
+        let Local::Real { volume, .. } = &self.local else { return false };
+        let linked = volume.link(inode(volume, path), inode(volume, parent), last.as_bytes()).unwrap();
+        volume.forget(linked.ino, 1);
+        true
+    }
+
+    /// Inode and number of names of a path, on the real tree.
+    #[must_use]
+    pub fn inode(&self, path: &str) -> (u64, u32) {
+        let Local::Real { volume, .. } = &self.local else { panic!("the strict tree has no inodes") };
+        let ino = inode(volume, path);
+        (ino, volume.attributes(ino).unwrap().links)
+    }
+
     /// Every path, and whether it is a folder.
     #[must_use]
     pub fn paths(&self) -> BTreeMap<String, bool> {

@@ -84,6 +84,54 @@ fn a_second_rsync_transfers_nothing() {
 }
 
 #[test]
+fn hard_links_are_kept_by_the_programs_that_make_them() {
+    let Some(place) = place(&["rsync", "tar", "cp", "git"]) else { return };
+    let mount = place.mount.path();
+    sh(
+        &mount,
+        "mkdir tree && cd tree && echo one > a && ln a b && mkdir d && ln a d/c && ln -s target link && ln -P link link2
+         mkfifo pipe && ln pipe pipe2 && test \"$(stat -c %h a link pipe | tr '\n' ' ')\" = '3 2 2 '
+         echo two >> d/c && cmp a b && chmod 600 b && test $(stat -c %a a) = 600",
+        &[],
+    );
+    let linked = "test \"$(find . -samefile a | sort | tr '\n' ' ')\" = './a ./b ./d/c ' && test $(stat -c %h a) = 3
+                  test $(stat -c %i link) = $(stat -c %i link2)";
+    sh(&mount.join("tree"), linked, &[]);
+    sh(
+        &mount,
+        "cp -al tree linked && test $(stat -c %h tree/a) = 6 && rm -r linked && test $(stat -c %h tree/a) = 3",
+        &[],
+    );
+    sh(
+        &mount,
+        "cp -a tree copied && rsync -aH tree/ synced && tar -cf t.tar tree && mkdir out && tar -xf t.tar -C out",
+        &[],
+    );
+    place.mount.remount();
+    for tree in ["tree", "copied", "synced", "out/tree"] {
+        sh(&mount.join(tree), linked, &[]);
+    }
+    for tree in ["tree", "copied", "synced"] {
+        sh(&mount.join(tree), "test $(stat -c %i pipe) = $(stat -c %i pipe2)", &[]);
+    }
+    assert_eq!(sh(&mount, "rsync -aH --itemize-changes tree/ synced", &[]), "");
+    sh(
+        &mount,
+        "exec 3<>tree/b && rm tree/a tree/d/c && echo end >&3 && exec 3>&- && test $(stat -c %h tree/b) = 1
+         mv -T copied/b copied/a && test -e copied/b && test $(stat -c %h copied/b) = 3
+         rm tree/b && test ! -e tree/b",
+        &[],
+    );
+    sh(
+        &mount,
+        "git init -q origin && cd origin && git config user.email a@example.com && git config user.name A
+         for i in $(seq 1 20); do seq $i $((i * 30)) > f$i; git add .; git commit -qm $i; done
+         cd .. && git clone -q --local origin clone && cd clone && git gc -q && git fsck --full && git status --porcelain",
+        &[],
+    );
+}
+
+#[test]
 fn git_clones_collects_garbage_and_finds_nothing_wrong() {
     let Some(place) = place(&["git"]) else { return };
     let (mount, origin) = (place.mount.path(), place.scratch.path().join("origin"));

@@ -390,7 +390,7 @@ impl Schedule {
         let fresh = format!("{folder}{}", self.one_of(&["a", "b", "c.txt", "d"]));
         let free = !device.lists(&fresh);
         let some = (!paths.is_empty()).then(|| self.one_of(&paths).clone());
-        match (self.random.random_range(0..11), some) {
+        match (self.random.random_range(0..13), some) {
             (0..=2, _) if free => {
                 let bytes = self.content();
                 println!("  create {fresh}: {}", self.counter);
@@ -418,6 +418,10 @@ impl Schedule {
             (8..=9, Some((path, _))) if free && !folder.starts_with(&format!("{path}/")) => {
                 println!("  move {path} to {fresh}");
                 device.rename(&path, &fresh);
+            }
+            (11..=12, Some((path, false))) if free => {
+                println!("  link {path} as {fresh}");
+                device.link(&path, &fresh);
             }
             (10, Some((path, false))) => {
                 // Saved by rename.

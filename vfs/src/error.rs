@@ -34,6 +34,8 @@ pub enum ErrorKind {
     Denied,
     /// The cache limit or the disk is full; nothing acknowledged was lost.
     NoSpace,
+    /// The inode has as many names as it may.
+    TooManyLinks,
     /// Larger than the backend can hold.
     TooLarge,
     /// No such extended attribute.

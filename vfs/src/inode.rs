@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     content::Slots,
     error::{Error, ErrorKind, Result},
+    links::Links,
 };
 
 /// The root folder's number, as the kernel wants it.
@@ -69,6 +70,8 @@ pub(crate) struct Meta {
     pub(crate) subfolders: u32,
     pub(crate) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(crate) link_group: Option<[u8; 16]>,
+    /// The names of an inode that has, or had, several. Then what is here about one entry counts for none.
+    pub(crate) links: Option<Box<Links>>,
     /// Bytes in a block slot of the manifest.
     pub(crate) blocksize: u64,
     /// Version of the base manifest, 0 without one.
@@ -88,10 +91,6 @@ pub(crate) struct Meta {
 impl Meta {
     pub(crate) fn entry_id(&self) -> VlobId {
         VlobId::from_bytes(self.id)
-    }
-
-    pub(crate) fn parent_entry(&self) -> VlobId {
-        VlobId::from_bytes(self.parent_id)
     }
 
     pub(crate) fn is_folder(&self) -> bool {
@@ -188,6 +187,11 @@ impl State {
     /// Whether only its removal is known any more, without its content.
     pub(crate) fn is_remembered(&self) -> bool {
         self.meta.removed.is_some() && !self.unlinked
+    }
+
+    /// Whether the content is the base's. All slots have to be in memory.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.slots.iter().all(|(_, slot)| !slot.is_dirty(0, u8::MAX)) && self.meta.base_limit == self.meta.size
     }
 }
 

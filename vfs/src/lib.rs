@@ -20,6 +20,7 @@ pub mod fs;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod inode;
+mod links;
 mod namespace;
 pub mod notify;
 pub mod organization;

@@ -41,6 +41,9 @@ pub struct LocalEntry {
     pub updated: Timestamp,
     /// POSIX attributes.
     pub extension: Extension,
+    /// The other entries that are names of the same inode here: its content, attributes and state are theirs too. Of
+    /// a removed entry, the names that are left of its link group.
+    pub links: Vec<VlobId>,
     /// What it holds.
     pub content: LocalContent,
 }

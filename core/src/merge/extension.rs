@@ -6,7 +6,8 @@ use super::pick;
 use crate::manifest::Extension;
 
 /// Merges attribute by attribute; where both sides changed one, remote wins.
-pub(super) fn merge(base: Option<&Extension>, local: &Extension, remote: &Extension) -> Extension {
+#[must_use]
+pub fn merge(base: Option<&Extension>, local: &Extension, remote: &Extension) -> Extension {
     let Extension { kind, mode, mtime_ns, xattrs, link_group, unknown } = local;
     Extension {
         kind: pick(base.map(|base| &base.kind), *kind, remote.kind),

@@ -19,6 +19,7 @@ mod folder;
 mod laws;
 pub mod names;
 
+pub use extension::merge as extensions;
 pub use file::{FileContent, FileMerge, LocalFile, LocalSlot, file, same_content};
 pub use folder::{FolderMerge, folder};
 

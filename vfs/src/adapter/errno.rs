@@ -20,6 +20,7 @@ pub(crate) fn errno(error: &Error) -> Errno {
         ErrorKind::ReadOnly => Errno::ROFS,
         ErrorKind::Denied => Errno::ACCESS,
         ErrorKind::NoSpace => Errno::NOSPC,
+        ErrorKind::TooManyLinks => Errno::MLINK,
         ErrorKind::TooLarge => Errno::FBIG,
         ErrorKind::NoAttribute => Errno::NODATA,
         ErrorKind::Unsupported => Errno::OPNOTSUPP,

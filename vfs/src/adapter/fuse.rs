@@ -107,7 +107,10 @@ impl Fuse {
                 Some(mode) => answer("rename", reply, volume.rename(ino, name, new_parent, new_name, mode)),
                 None => reply.error(Errno::INVAL),
             },
-            Operation::Link => reply.error(Errno::PERM),
+            Operation::Link { inode, name } => match volume.link(inode, ino, name) {
+                Ok(attributes) => reply.body(&named(name, &attributes)),
+                Err(error) => reply.error(refuse("link", &error)),
+            },
             Operation::Read { offset, size } => read(volume, ino, offset, size, reply),
             Operation::Write { offset, flags, data } => self.write(ino, offset, flags, data, reply),
             Operation::StatFs => self.space(reply),
@@ -148,12 +151,13 @@ impl Fuse {
     fn answer_done(&self, request: &Request<'_>, reply: Reply) {
         match request.operation {
             // Who makes a name holds its folder until the answer: only sync may have moved it meanwhile.
-            Operation::Symlink { name, .. } | Operation::MakeNode { name, .. } | Operation::MakeFolder { name, .. } => {
-                match self.volume.lookup(request.ino, name) {
-                    Ok(attributes) => reply.body(&named(name, &attributes)),
-                    Err(error) => reply.error(refuse("create", &error)),
-                }
-            }
+            Operation::Symlink { name, .. }
+            | Operation::MakeNode { name, .. }
+            | Operation::MakeFolder { name, .. }
+            | Operation::Link { name, .. } => match self.volume.lookup(request.ino, name) {
+                Ok(attributes) => reply.body(&named(name, &attributes)),
+                Err(error) => reply.error(refuse("create", &error)),
+            },
             Operation::Unlink { .. }
             | Operation::RemoveFolder { .. }
             | Operation::Rename { .. }

@@ -36,7 +36,8 @@ pub(super) fn forget_kept(volume: &Volume, request: &Request<'_>) {
         | Operation::MakeNode { name, .. }
         | Operation::MakeFolder { name, .. }
         | Operation::Unlink { name }
-        | Operation::RemoveFolder { name } => forget(request.ino, name),
+        | Operation::RemoveFolder { name }
+        | Operation::Link { name, .. } => forget(request.ino, name),
         Operation::Rename { name, new_parent, new_name, .. } => {
             forget(request.ino, name);
             forget(new_parent, new_name);

@@ -3,8 +3,8 @@
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use super::wire::{
-    AccessIn, BatchForgetIn, FallocateIn, ForgetOne, GetXattrIn, InHeader, InitIn, LseekIn, MkdirIn, MknodIn, RESENT,
-    ReadIn, Rename2In, SetAttrIn, SetXattrIn, WriteIn, opcode,
+    AccessIn, BatchForgetIn, FallocateIn, ForgetOne, GetXattrIn, InHeader, InitIn, LinkIn, LseekIn, MkdirIn, MknodIn,
+    RESENT, ReadIn, Rename2In, SetAttrIn, SetXattrIn, WriteIn, opcode,
 };
 
 /// One request. Not printable: it holds names and content.
@@ -57,7 +57,11 @@ pub(super) enum Operation<'a> {
         new_name: &'a [u8],
         flags: u32,
     },
-    Link,
+    Link {
+        /// The inode that gets the name.
+        inode: u64,
+        name: &'a [u8],
+    },
     Read {
         offset: u64,
         size: u32,
@@ -177,7 +181,10 @@ impl<'a> Operation<'a> {
                 let Rename2In { new_dir, flags, .. } = body.take()?;
                 Self::Rename { name: body.text()?, new_parent: new_dir, new_name: body.text()?, flags }
             }
-            opcode::LINK => Self::Link,
+            opcode::LINK => {
+                let LinkIn { old_nodeid } = body.take()?;
+                Self::Link { inode: old_nodeid, name: body.text()? }
+            }
             opcode::READ => {
                 let ReadIn { offset, size, .. } = body.take()?;
                 Self::Read { offset, size }

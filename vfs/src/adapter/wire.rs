@@ -225,6 +225,12 @@ pub(super) struct Rename2In {
     pub(super) padding: u32,
 }
 
+#[derive(Clone, Copy, Debug, FromBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(super) struct LinkIn {
+    pub(super) old_nodeid: u64,
+}
+
 /// Also of READDIR and READDIRPLUS.
 #[derive(Clone, Copy, Debug, FromBytes, KnownLayout, Immutable)]
 #[repr(C)]

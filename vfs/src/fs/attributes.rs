@@ -89,7 +89,7 @@ impl Attributes {
             links: match (state.unlinked, meta.kind) {
                 (true, _) => 0,
                 (false, Kind::Folder) => meta.subfolders.saturating_add(2),
-                (false, _) => 1,
+                (false, _) => meta.name_count(),
             },
             uid: meta.uid,
             gid: meta.gid,
@@ -119,9 +119,12 @@ impl Volume {
             SetTime::Now => now,
             SetTime::At(ns) => ns,
         };
-        let touch = if set.size.is_some() { Touch::Content } else { Touch::Attributes };
         let only_atime = set == SetAttributes { atime: set.atime, ctime_ns: set.ctime_ns, ..SetAttributes::default() };
-        let need_sync = state.meta.need_sync;
+        let touch = match set.size {
+            Some(_) => Touch::Content,
+            None if only_atime => Touch::Access,
+            None => Touch::Attributes,
+        };
         rows.extend(self.touch(&inode, &mut state, touch));
         let meta = &mut state.meta;
         meta.mode = set.mode.map_or(meta.mode, |mode| mode & 0o7777);
@@ -132,10 +135,6 @@ impl Volume {
             meta.mtime_ns = time(mtime);
         }
         meta.ctime_ns = set.ctime_ns.unwrap_or(meta.ctime_ns);
-        if only_atime {
-            // The time of the last access is not shared: nothing to send.
-            meta.need_sync = need_sync;
-        }
         rows.extend(self.changed_row(ino, &state));
         self.store.log(rows);
         Ok(Attributes::of(ino, &state))

@@ -51,7 +51,8 @@ impl Volume {
 
     /// Describes what is wrong with an inode.
     pub fn damage(&self, ino: u64, error: Error) -> Damage {
-        let id = self.peek_inode(&self.namespace(), ino).ok().map(|inode| inode.state.lock().meta.entry_id());
+        let inode = self.peek_inode(&self.namespace(), ino).ok();
+        let id = inode.and_then(|inode| inode.state.lock().meta.entries().first().copied());
         Damage { id, path: self.path(ino).ok(), error }
     }
 
@@ -90,7 +91,12 @@ impl Volume {
         let mut names = Vec::new();
         let mut at = ino;
         while at != ROOT_INO {
-            let parent = self.inode(&mut namespace, at)?.state.lock().meta.parent;
+            let inode = self.inode(&mut namespace, at)?;
+            // By the first of its names, where it has several.
+            let parent = {
+                let meta = &inode.state.lock().meta;
+                meta.entries().first().map_or(meta.parent, |id| meta.place(*id).0)
+            };
             let listed = self.names(&mut namespace, parent)?.into_iter().find(|dentry| dentry.ino == at);
             names.push(listed.ok_or(ErrorKind::NotFound)?.name);
             at = parent;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use parsecfs_core::id::VlobId;
+
 use super::{Attributes, Volume, valid_name};
 use crate::{
     error::{ErrorKind, Result},
@@ -31,14 +33,14 @@ impl Volume {
             other => other?,
         };
         let mut namespace = self.namespace();
-        let ino = self.child(&mut namespace, folder, name.reveal())?;
+        let (_, ino) = self.child(&mut namespace, folder, name.reveal())?;
         self.refer(&mut namespace, ino)
     }
 
-    /// The inode of a name that is shown.
-    pub(super) fn child(&self, namespace: &mut Namespace, folder: u64, name: &str) -> Result<u64> {
+    /// Entry and inode of a name that is shown.
+    pub(super) fn child(&self, namespace: &mut Namespace, folder: u64, name: &str) -> Result<(VlobId, u64)> {
         match self.folder(namespace, folder)?.get(name) {
-            Some(there) if there.ino != 0 => Ok(there.ino),
+            Some(there) if there.ino != 0 => Ok((there.id, there.ino)),
             _ => Err(ErrorKind::NotFound.into()),
         }
     }

@@ -10,6 +10,7 @@ mod attributes;
 mod check;
 mod create;
 mod housekeeping;
+mod link;
 mod lookup;
 mod read;
 mod reclaim;
@@ -46,6 +47,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     folder::{Dentry, Folder},
     inode::{Inode, Kind, Meta, ROOT_INO, State, decode},
+    links::Links,
     namespace::{MemoryLimits, Namespace},
     notify::Notices,
     store::{RowBytes, RowKey, RowValue, Store},
@@ -88,6 +90,8 @@ struct Pending {
     bytes: u64,
     /// Sync has looked at it: a version of it may be on its way to the storage.
     on_its_way: bool,
+    /// Names that wait.
+    names: u32,
 }
 
 impl std::fmt::Debug for Volume {
@@ -248,6 +252,7 @@ impl Volume {
             subfolders: 0,
             xattrs: BTreeMap::new(),
             link_group: None,
+            links: None,
             blocksize: BLOCK_BYTES,
             base_version: 0,
             base_limit: 0,
@@ -336,13 +341,15 @@ impl Volume {
         let now = self.clock.now_ns();
         let meta = &mut state.meta;
         match touch {
-            Touch::Attributes => meta.ctime_ns = now,
+            Touch::Access | Touch::Attributes => meta.ctime_ns = now,
             Touch::Content => (meta.ctime_ns, meta.mtime_ns, meta.updated_us) = (now, now, now / 1000),
             Touch::Untimed => meta.updated_us = now / 1000,
         }
         meta.change = self.store.new_change();
         meta.changed_ns = now;
-        meta.need_sync = true;
+        if touch != Touch::Access {
+            meta.set_need_sync();
+        }
         self.changed_row(inode.ino, state)
     }
 
@@ -353,7 +360,7 @@ impl Volume {
         }
         let meta = &state.meta;
         let mut pending = self.pending.lock();
-        if meta.need_sync && meta.removed.is_none() {
+        if meta.waits() && meta.removed.is_none() {
             let on_its_way = pending.get(&ino).is_some_and(|entry| entry.on_its_way);
             pending.insert(ino, Pending { on_its_way, ..Pending::of(meta) });
         } else {
@@ -372,6 +379,8 @@ impl Volume {
 /// What a change touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Touch {
+    /// The time of the last access, which is not shared: nothing to send.
+    Access,
     /// Attributes only.
     Attributes,
     /// Content, or the names in a folder.
@@ -383,16 +392,21 @@ enum Touch {
 impl Pending {
     fn of(meta: &Meta) -> Self {
         let bytes = if meta.is_folder() { 0 } else { meta.size };
-        Self { change: meta.change, changed_ns: meta.changed_ns, folder: meta.is_folder(), bytes, on_its_way: false }
+        let waiting = |links: &Links| links.names.iter().filter(|link| link.need_sync).count();
+        let names = meta.links.as_ref().map_or(1, |links| u32::try_from(waiting(links)).unwrap_or(u32::MAX));
+        let folder = meta.is_folder();
+        Self { change: meta.change, changed_ns: meta.changed_ns, folder, bytes, on_its_way: false, names }
     }
 }
 
 /// The row of an inode.
 fn inode_row(ino: u64, meta: &Meta) -> (RowKey, RowValue) {
-    let pending = meta.removed.is_some() || meta.need_sync;
+    let pending = meta.removed.is_some() || meta.waits();
     // A map of plain values always encodes.
     let bytes = postcard::to_stdvec(meta).unwrap_or_default();
-    (RowKey::Inode(ino), Some(RowBytes { id: Some(meta.entry_id()), pending, bytes: bytes.into() }))
+    // Names of an inode with links have rows of their own.
+    let id = meta.links.is_none().then(|| meta.entry_id());
+    (RowKey::Inode(ino), Some(RowBytes { id, pending, bytes: bytes.into() }))
 }
 
 fn dentry_row(folder: u64, cookie: u64, dentry: &Dentry) -> (RowKey, RowValue) {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use parsecfs_core::id::VlobId;
+
 use super::{Touch, Volume, inode_row, valid_name};
 use crate::{
     content::Slots,
@@ -28,10 +30,10 @@ impl Volume {
         let name = name.reveal();
         let mut namespace = self.namespace();
         let parent = self.folder_to_change(&mut namespace, folder)?;
-        let ino = self.child(&mut namespace, folder, name)?;
+        let (id, ino) = self.child(&mut namespace, folder, name)?;
         let inode = self.inode(&mut namespace, ino)?;
         self.may_vanish(&mut namespace, &inode, want_folder)?;
-        let mut rows = self.drop_entry(&mut namespace, &inode, name)?;
+        let mut rows = self.drop_entry(&mut namespace, &inode, id, name)?;
         let names = self.folder(&mut namespace, folder)?;
         if let Some(gone) = names.remove(name) {
             rows.push((RowKey::Dentry(folder, gone.cookie), None));
@@ -60,10 +62,18 @@ impl Volume {
         &self,
         namespace: &mut Namespace,
         inode: &Arc<Inode>,
+        id: VlobId,
         name: &str,
     ) -> Result<Vec<(RowKey, RowValue)>> {
         let ino = inode.ino;
         let mut state = inode.state.lock();
+        let mut rows = Vec::new();
+        if state.meta.links.is_some() {
+            rows = self.drop_link(ino, &mut state, id, name)?;
+            if state.meta.name_count() > 0 {
+                return Ok(rows);
+            }
+        }
         if state.meta.kind != Kind::Folder {
             self.load_slots(ino, &mut state)?;
             // Who has it open goes on reading the base, which may be forgotten or replaced from now on.
@@ -71,16 +81,21 @@ impl Volume {
                 tracing::warn!(ino, %error, "base of a removed file cannot be read");
             }
         }
-        let mut rows: Vec<(RowKey, RowValue)> =
-            state.slots.iter().map(|(slot, _)| (RowKey::Slot(ino, slot), None)).collect();
+        rows.extend(state.slots.iter().map(|(slot, _)| (RowKey::Slot(ino, slot), None)));
         if let Some(names) = namespace.folder(ino) {
             rows.extend(names.iter().map(|named| (RowKey::Dentry(ino, named.cookie), None)));
         }
         let now = self.clock.now_ns();
         state.meta.ctime_ns = now;
         state.meta.change = self.store.new_change();
+        if let Some(group) = state.meta.link_group
+            && self.store.link(RowKey::LinkGroup(group))? == Some(ino)
+        {
+            rows.push((RowKey::LinkGroup(group), None));
+        }
         let pending = self.pending.lock().remove(&ino);
-        if state.meta.base_version > 0 || pending.is_some_and(|entry| entry.on_its_way) {
+        let may_be_stored = state.meta.base_version > 0 || pending.is_some_and(|entry| entry.on_its_way);
+        if may_be_stored && state.meta.links.is_none() {
             state.meta.removed = Some(name.to_owned());
             state.meta.changed_ns = now;
             rows.push(inode_row(ino, &state.meta));

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use parsecfs_core::id::VlobId;
+
 use super::{Touch, Volume, dentry_row, valid_name};
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -62,7 +64,7 @@ impl Volume {
                 let mut rows = Vec::with_capacity(8);
                 if let Some(to) = &to {
                     self.may_vanish(&mut namespace, &to.inode, from.is_folder)?;
-                    rows = self.drop_entry(&mut namespace, &to.inode, &to.name)?;
+                    rows = self.drop_entry(&mut namespace, &to.inode, to.dentry.id, &to.name)?;
                     count_subfolders(&target_folder, to.is_folder, false);
                 }
                 self.move_entry(&mut namespace, rows, &from, &target_folder, Arc::from(new_name.reveal()))
@@ -110,7 +112,7 @@ impl Volume {
         // What was replaced, or a name whose entry never arrived.
         rows.extend(names.remove(&new_name).map(|gone| (RowKey::Dentry(target.ino, gone.cookie), None)));
         names.insert(cookie, &moved);
-        rows.extend(self.set_parent(&from.inode, target));
+        rows.extend(self.set_parent(&from.inode, from.dentry.id, target));
         count_subfolders(&from.folder, from.is_folder, false);
         count_subfolders(target, from.is_folder, true);
         rows.extend(self.touch_folder(&from.folder));
@@ -127,7 +129,7 @@ impl Volume {
             let dentry = Dentry { name: side.name.clone(), ..other.dentry.clone() };
             rows.push(dentry_row(side.folder.ino, side.cookie, &dentry));
             self.folder(namespace, side.folder.ino)?.insert(side.cookie, &dentry);
-            rows.extend(self.set_parent(&other.inode, &side.folder));
+            rows.extend(self.set_parent(&other.inode, other.dentry.id, &side.folder));
             count_subfolders(&side.folder, side.is_folder, false);
             count_subfolders(&side.folder, other.is_folder, true);
         }
@@ -140,19 +142,23 @@ impl Volume {
     }
 
     /// The entry is listed by `folder` now. Only a move to another folder changes its manifest.
-    fn set_parent(&self, inode: &Inode, folder: &Inode) -> Option<(RowKey, RowValue)> {
+    fn set_parent(&self, inode: &Inode, id: VlobId, folder: &Inode) -> Option<(RowKey, RowValue)> {
         let parent_id = folder.state.lock().meta.id;
         let mut state = inode.state.lock();
-        if state.meta.parent == folder.ino {
-            state.meta.ctime_ns = self.clock.now_ns();
-            return self.changed_row(inode.ino, &state);
+        state.meta.ctime_ns = self.clock.now_ns();
+        if state.meta.place(id).0 != folder.ino {
+            state.meta.set_place(id, folder.ino, parent_id);
+            state.meta.change = self.store.new_change();
+            state.meta.changed_ns = state.meta.ctime_ns;
+            match state.meta.link_mut(id) {
+                Some(link) => link.need_sync = true,
+                None => state.meta.need_sync = true,
+            }
         }
-        state.meta.parent = folder.ino;
-        state.meta.parent_id = parent_id;
-        self.touch(inode, &mut state, Touch::Attributes)
+        self.changed_row(inode.ino, &state)
     }
 
-    fn touch_folder(&self, folder: &Inode) -> Option<(RowKey, RowValue)> {
+    pub(super) fn touch_folder(&self, folder: &Inode) -> Option<(RowKey, RowValue)> {
         let mut state = folder.state.lock();
         self.touch(folder, &mut state, Touch::Content)
     }

@@ -115,25 +115,12 @@ impl Store {
 impl JournalRow {
     /// Which row; `None` for a table that is not known.
     pub(super) fn key(&self) -> Option<RowKey> {
-        Some(match self.table {
-            0 => RowKey::Checkpoint,
-            1 => RowKey::Inode(self.a),
-            2 => RowKey::Base(self.a),
-            3 => RowKey::Dentry(self.a, self.b),
-            4 => RowKey::Slot(self.a, self.b),
-            _ => return None,
-        })
+        RowKey::from_parts(self.table, self.a, self.b)
     }
 }
 
 fn journal_row(key: &RowKey, value: &RowValue) -> JournalRow {
-    let (table, a, b) = match *key {
-        RowKey::Checkpoint => (0, 0, 0),
-        RowKey::Inode(ino) => (1, ino, 0),
-        RowKey::Base(ino) => (2, ino, 0),
-        RowKey::Dentry(parent, cookie) => (3, parent, cookie),
-        RowKey::Slot(ino, slot) => (4, ino, slot),
-    };
+    let (table, a, b) = key.parts();
     let value = value.as_ref().map(|row| (row.id.map(|id| *id.as_bytes()), row.pending, row.bytes.to_vec()));
     JournalRow { table, a, b, value }
 }

@@ -18,7 +18,10 @@ use super::{
     journal::JournalFrame,
     tape::Tape,
 };
-use crate::{error::Result, quietly::quietly};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    quietly::quietly,
+};
 
 /// Rows that wait to be applied before the background thread is woken early.
 const APPLY_ROWS: usize = 16_384;
@@ -154,6 +157,13 @@ impl Store {
         let indexed = self.reader.lock().ino_of(id)?;
         let queue = self.queue.lock();
         Ok(indexed.filter(|ino| queue.is_entry(*ino, id) != Some(false)))
+    }
+
+    /// The inode that a row of links names.
+    pub(crate) fn link(&self, key: RowKey) -> Result<Option<u64>> {
+        let Some(row) = self.row(key)? else { return Ok(None) };
+        let damaged = |e| Error::new(ErrorKind::Corrupt, "a link in the local store").caused_by(e);
+        <[u8; 8]>::try_from(row.as_slice()).map(|ino| Some(u64::from_le_bytes(ino))).map_err(damaged)
     }
 
     /// Inodes that waited for upload when the store was opened.

@@ -96,6 +96,8 @@ struct Outbound<'a> {
     unsent: BTreeSet<VlobId>,
     /// Of these, the large ones.
     large: BTreeSet<VlobId>,
+    /// Names of inodes that go up with another name of this round.
+    taken_along: BTreeSet<VlobId>,
 }
 
 impl Engine {
@@ -137,6 +139,7 @@ impl Engine {
             staged_bytes: 0,
             unsent: pending.iter().map(|entry| entry.id).collect(),
             large: planned.large.iter().map(|entry| entry.id).collect(),
+            taken_along: BTreeSet::new(),
         };
         round.files(planned.small).await?;
         let later = round.folders(planned.folders).await?;
@@ -190,10 +193,11 @@ impl Outbound<'_> {
             block_bytes_max: engine.organization.storage().capabilities().block_bytes_max,
         };
         let (mut todo, mut job) = (std::mem::take(files), current.take());
+        let mut taken_along = std::mem::take(&mut self.taken_along);
         let work = move || {
             let mut piece = Piece::default();
             while piece.bytes < PIECE_BYTES_MAX && piece.blocks.len() < PIECE_BLOCKS_MAX {
-                let Some(mut next) = sealer.next_job(&mut job, &mut todo)? else { break };
+                let Some(mut next) = sealer.next_job(&mut job, &mut todo, &mut taken_along)? else { break };
                 match sealer.fill(&mut piece, &mut next) {
                     Ok(Fill::Complete) => piece.complete.push(next),
                     Ok(Fill::Full) => job = Some(next),
@@ -203,10 +207,10 @@ impl Outbound<'_> {
                     Err(error) => piece.refused.push((next.entry.id, next.entry.change, error)),
                 }
             }
-            Ok((piece, todo, job))
+            Ok((piece, todo, job, taken_along))
         };
-        let (piece, todo, job) = blocking(&engine.handle, work).await?;
-        (*files, *current) = (todo, job);
+        let (piece, todo, job, taken_along) = blocking(&engine.handle, work).await?;
+        (*files, *current, self.taken_along) = (todo, job, taken_along);
         self.report.again |= piece.moved_on;
         for (id, change, error) in &piece.refused {
             self.unsent.remove(id);
@@ -215,10 +219,35 @@ impl Outbound<'_> {
         Ok(piece)
     }
 
+    /// Stages the next version of a file, and of the other names of its inode, which list the same blocks.
     async fn stage_file(&mut self, job: FileJob) -> Result<()> {
-        let manifest = file_manifest(&job, self.engine.organization.device_id());
-        let Some(manifest) = manifest else { return Ok(()) };
-        self.stage(job.entry.change, job.entry.base.as_ref(), manifest).await
+        let device = self.engine.organization.device_id();
+        let (tree, seen, links) = (self.engine.tree.clone(), job.entry.change, job.entry.links.clone());
+        let names = blocking(&self.engine.handle, move || {
+            let loaded = links.into_iter().map(|id| tree.load(id));
+            loaded.filter_map(Result::transpose).collect::<Result<Vec<_>>>()
+        });
+        let names = if job.entry.links.is_empty() { Vec::new() } else { names.await? };
+        let waiting = names.into_iter().filter(|name| name.need_sync && name.removed.is_none());
+        let (same, moved_on): (Vec<_>, Vec<_>) = waiting.partition(|name| name.change == seen);
+        self.report.again |= !moved_on.is_empty();
+        if self.staged.len() + same.len() >= self.writes_max() {
+            // All of them in one commit, where one takes that many.
+            self.flush().await?;
+        }
+        for name in &same {
+            if let Some(manifest) = file_manifest(name, &job.blocks, device) {
+                self.stage(seen, name.base.as_ref(), manifest).await?;
+            }
+        }
+        match file_manifest(&job.entry, &job.blocks, device) {
+            Some(manifest) => self.stage(seen, job.entry.base.as_ref(), manifest).await,
+            None => Ok(()),
+        }
+    }
+
+    fn writes_max(&self) -> usize {
+        self.engine.organization.storage().capabilities().commit_writes_max.clamp(1, COMMIT_WRITES_MAX)
     }
 
     /// Stages folders, children first; returns those that have to wait for a large file.
@@ -286,9 +315,7 @@ impl Outbound<'_> {
         self.staged_bytes += about_bytes(&manifest);
         self.unsent.remove(&manifest.id());
         self.staged.push(Staged { seen, manifest, new_blocks: new.into_iter().collect() });
-        let writes_max =
-            self.engine.organization.storage().capabilities().commit_writes_max.clamp(1, COMMIT_WRITES_MAX);
-        if self.staged.len() >= writes_max || self.staged_bytes >= COMMIT_BYTES_MAX {
+        if self.staged.len() >= self.writes_max() || self.staged_bytes >= COMMIT_BYTES_MAX {
             self.flush().await?;
         }
         Ok(())
@@ -451,13 +478,22 @@ enum Fill {
 }
 
 impl Sealer {
-    fn next_job(&self, job: &mut Option<FileJob>, todo: &mut VecDeque<PendingEntry>) -> Result<Option<FileJob>> {
+    fn next_job(
+        &self,
+        job: &mut Option<FileJob>,
+        todo: &mut VecDeque<PendingEntry>,
+        taken_along: &mut BTreeSet<VlobId>,
+    ) -> Result<Option<FileJob>> {
         if let Some(job) = job.take() {
             return Ok(Some(job));
         }
         while let Some(pending) = todo.pop_front() {
+            if taken_along.contains(&pending.id) {
+                continue;
+            }
             let Some(entry) = self.tree.load(pending.id)? else { continue };
             if entry.need_sync && entry.removed.is_none() {
+                taken_along.extend(&entry.links);
                 let slots = plan_slots(&entry, &self.gone).into();
                 return Ok(Some(FileJob { entry, slots, blocks: Vec::new(), zeros: None }));
             }
@@ -533,9 +569,8 @@ fn next_version(entry: &LocalEntry) -> Option<u32> {
     entry.base.as_ref().map_or(0, Manifest::version).checked_add(1)
 }
 
-/// The next version of a file, still without the time of signing. `None` when there can be none.
-fn file_manifest(job: &FileJob, author: parsecfs_core::id::DeviceId) -> Option<Manifest> {
-    let entry = &job.entry;
+/// The next version of a file with these blocks, still without the time of signing. `None` when there can be none.
+fn file_manifest(entry: &LocalEntry, blocks: &[BlockAccess], author: parsecfs_core::id::DeviceId) -> Option<Manifest> {
     let LocalContent::File { size, blocksize, .. } = &entry.content else { return None };
     Some(Manifest::File(FileManifest {
         author,
@@ -547,7 +582,7 @@ fn file_manifest(job: &FileJob, author: parsecfs_core::id::DeviceId) -> Option<M
         updated: entry.updated,
         size: *size,
         blocksize: *blocksize,
-        blocks: job.blocks.clone(),
+        blocks: blocks.to_vec(),
         extension: entry.extension.to_write(entry.base.as_ref().and_then(Manifest::extension)),
         unknown: entry.base.as_ref().map(|base| base.unknown().clone()).unwrap_or_default(),
     }))

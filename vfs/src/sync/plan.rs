@@ -183,6 +183,7 @@ mod tests {
             created: time,
             updated: time,
             extension: Extension::default(),
+            links: Vec::new(),
             content: LocalContent::File { size, blocksize: 16, slots: slots.into_iter().collect() },
         }
     }

@@ -9,9 +9,12 @@
 //! * An entry stands in one folder: a listing that lost to a move elsewhere goes away.
 //! * Two folders moved into each other are separated: a move that is not stored yet yields; between stored ones the
 //!   folder with the smallest id goes to the root.
+//! * Entries that are names of one inode here are decided about together ([`links`]).
 //! * An unknown entry that no folder lists is left out; inbound reads it when a folder lists it.
 //!
 //! Runs on the blocking pool; no clock, no storage.
+
+mod links;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,6 +55,7 @@ pub(super) struct Round {
 pub(super) fn merge_round(context: &RoundContext<'_>, remotes: &[Manifest]) -> Result<Round> {
     let mut merging = Merging::new(context);
     merging.take_files(remotes)?;
+    merging.settle_links()?;
     merging.take_folders(remotes)?;
     merging.follow_listings()?;
     merging.bring_back()?;

@@ -18,13 +18,19 @@ use crate::{
     inode::Inode,
     namespace::Namespace,
     notify::Notice,
-    store::{RowBytes, RowKey, RowValue},
+    store::{RowKey, RowValue},
     tree::{Merged, MergedContent, TreeUpdate},
 };
 
 /// What a batch has changed so far. The store shows it only at the end, so lookups ask here first.
 pub(super) struct Batch {
     pub(super) rows: Vec<(RowKey, RowValue)>,
+    /// Base rows that this batch writes.
+    pub(super) bases: HashMap<u64, Manifest>,
+    /// Inodes of link groups that this batch found or made.
+    pub(super) groups: HashMap<[u8; 16], u64>,
+    /// Entries that say they belong to a link group.
+    pub(super) grouped: BTreeSet<VlobId>,
     /// Inodes that were touched; their rows are made at the end.
     pub(super) inodes: HashMap<u64, Arc<Inode>>,
     /// Inode of entries that were made or got another one here.
@@ -52,12 +58,21 @@ impl Batch {
         }
         Self {
             rows: Vec::new(),
+            bases: HashMap::new(),
+            groups: HashMap::new(),
+            grouped: BTreeSet::new(),
             inodes: HashMap::new(),
             ids: HashMap::new(),
             listed,
             unlisted: Vec::new(),
             notices: Vec::new(),
         }
+    }
+
+    /// A base row goes.
+    pub(super) fn drop_base(&mut self, row: u64) {
+        self.bases.remove(&row);
+        self.rows.push((RowKey::Base(row), None));
     }
 
     pub(super) fn forget_entry(&mut self, folder: u64, name: &Arc<str>) {
@@ -70,7 +85,15 @@ impl Volume {
         match batch.ids.get(&id) {
             Some(0) => Ok(None),
             Some(ino) => Ok(Some(*ino)),
-            None => self.store.ino_of(id),
+            None => self.entry_ino(id),
+        }
+    }
+
+    /// What a base row holds.
+    pub(super) fn batch_base(&self, batch: &Batch, row: u64) -> Result<Option<Manifest>> {
+        match batch.bases.get(&row) {
+            Some(base) => Ok(Some(base.clone())),
+            None => self.base(row),
         }
     }
 
@@ -101,8 +124,4 @@ impl Volume {
         }
         self.folder(namespace, ino)
     }
-}
-
-pub(super) fn base_row(ino: u64, manifest: &Manifest) -> (RowKey, RowValue) {
-    (RowKey::Base(ino), Some(RowBytes { id: None, pending: false, bytes: manifest.to_bytes().into() }))
 }

@@ -31,8 +31,7 @@ impl Volume {
         let mut state = inode.state.lock();
         self.load_slots(inode.ino, &mut state)?;
         self.load_base_blocks(inode.ino, &mut state)?;
-        let clean =
-            state.slots.iter().all(|(_, slot)| !slot.is_dirty(0, u8::MAX)) && state.meta.base_limit == state.meta.size;
+        let clean = state.is_clean();
         let same_blocks = state.base_blocks == Some(without_zeros(&file.blocks));
         if clean && same_blocks && state.meta.size == file.size && state.meta.blocksize == file.blocksize {
             let mtime = local.extension.mtime_ns.unwrap_or(local.updated.as_micros().saturating_mul(1000));
@@ -43,9 +42,8 @@ impl Volume {
         let open = namespace.is_referred(inode.ino);
         let inode = if open {
             let meta = state.meta.clone();
-            let id = meta.entry_id();
             drop(state);
-            self.replace_ino(namespace, batch, id, &inode, meta)
+            self.replace_ino(namespace, batch, &inode, meta)?
         } else {
             batch.rows.extend(state.slots.iter().map(|(slot, _)| (RowKey::Slot(inode.ino, slot), None)));
             self.release_content(&mut state);
@@ -54,6 +52,10 @@ impl Volume {
         let mut state = inode.state.lock();
         (state.meta.size, state.meta.blocksize, state.meta.base_limit) = (file.size, file.blocksize, file.size);
         state.base_blocks = Some(without_zeros(&file.blocks));
+        if let Some(links) = &mut state.meta.links {
+            links.content_seen = self.store.new_change();
+            batch.bases.insert(inode.ino, Manifest::File(file.clone()));
+        }
         Ok(inode.clone_after(state))
     }
 

@@ -9,12 +9,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use parsecfs_core::{id::VlobId, manifest::Manifest};
 
-use super::{
-    Volume,
-    batch::{Batch, base_row},
-};
+use super::{Volume, batch::Batch};
 use crate::{
     error::Result,
+    fs::link::content_size,
     inode::{Inode, Kind, Loaded, Meta, ROOT_INO, State},
     namespace::Namespace,
     store::RowKey,
@@ -55,41 +53,53 @@ impl Volume {
         if let Some(waiting) = self.removed.lock().get_mut(&meta.parent) {
             waiting.retain(|ino| *ino != old.ino);
         }
-        let stored = if base.is_none() { self.base(old.ino)? } else { None };
+        let stored = if base.is_none() { self.batch_base(batch, old.ino)? } else { None };
         if base.is_none() && stored.is_none() && !meta.is_folder() {
             self.orphan(namespace, batch, old);
             batch.ids.insert(id, 0);
             return Ok(None);
         }
-        let Some(stored) = stored else { return Ok(Some(self.replace_ino(namespace, batch, id, old, meta))) };
-        let limit = content_size(&stored);
-        (meta.size, meta.base_limit) = (limit, limit);
-        let inode = self.replace_ino(namespace, batch, id, old, meta);
-        batch.rows.push(base_row(inode.ino, &stored));
+        if let Some(stored) = &stored {
+            let limit = content_size(stored);
+            (meta.size, meta.base_limit) = (limit, limit);
+        }
+        batch.grouped.insert(id);
+        let inode = self.replace_ino(namespace, batch, old, meta)?;
+        batch.bases.extend(stored.map(|stored| (inode.ino, stored)));
         Ok(Some(inode))
     }
 
-    /// Gives an entry a new inode without content; the old one lives on only for who has it open.
+    /// Gives an entry, or all names of an inode, a new inode without content; the old one lives on only for who has it
+    /// open.
     pub(super) fn replace_ino(
         &self,
         namespace: &mut Namespace,
         batch: &mut Batch,
-        id: VlobId,
         old: &Arc<Inode>,
         mut meta: Meta,
-    ) -> Arc<Inode> {
+    ) -> Result<Arc<Inode>> {
+        let group = meta.link_group.filter(|group| self.is_group_row(batch, *group, old.ino));
         self.orphan(namespace, batch, old);
         meta.removed = None;
+        let inode = self.place_inode(namespace, batch, meta);
+        if let Some(group) = group {
+            batch.set_group(group, inode.ino);
+        }
+        self.move_names(namespace, batch, &inode)?;
+        Ok(inode)
+    }
+
+    /// Puts a new inode without content into memory.
+    pub(super) fn place_inode(&self, namespace: &mut Namespace, batch: &mut Batch, meta: Meta) -> Arc<Inode> {
         let ino = self.store.new_ino();
         let inode = Arc::new(Inode { ino, state: Mutex::new(State::new(meta, true)) });
-        batch.ids.insert(id, ino);
         batch.inodes.insert(ino, inode.clone());
         namespace.keep(inode.clone());
         inode
     }
 
     /// Takes an inode out of the store; who has it open goes on with it.
-    pub(super) fn orphan(&self, namespace: &Namespace, batch: &mut Batch, inode: &Arc<Inode>) {
+    pub(super) fn orphan(&self, namespace: &mut Namespace, batch: &mut Batch, inode: &Arc<Inode>) {
         let ino = inode.ino;
         let mut state = inode.state.lock();
         if !state.meta.is_folder()
@@ -99,24 +109,23 @@ impl Volume {
             state.loaded = Loaded::All;
         }
         batch.rows.push((RowKey::Inode(ino), None));
-        batch.rows.push((RowKey::Base(ino), None));
+        batch.drop_base(ino);
         batch.rows.extend(state.slots.iter().map(|(slot, _)| (RowKey::Slot(ino, slot), None)));
         // What it still needs from the base has to be in memory before the row is gone.
         if let Err(error) = self.load_base_blocks(ino, &mut state) {
             tracing::warn!(ino, %error, "base of a replaced file cannot be read");
         }
         state.unlinked = true;
+        state.meta.links = None;
+        if let Some(group) = state.meta.link_group
+            && self.is_group_row(batch, group, ino)
+        {
+            batch.drop_group(group);
+        }
         batch.inodes.remove(&ino);
         self.pending.lock().remove(&ino);
         if !namespace.is_referred(ino) {
             self.release_content(&mut state);
         }
-    }
-}
-
-fn content_size(manifest: &Manifest) -> u64 {
-    match manifest {
-        Manifest::File(file) => file.size,
-        Manifest::Folder(_) => 0,
     }
 }

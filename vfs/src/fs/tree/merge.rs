@@ -8,11 +8,7 @@ use std::sync::Arc;
 
 use parsecfs_core::{id::VlobId, manifest::Manifest};
 
-use super::{
-    super::zeros::without_zeros,
-    Volume,
-    batch::{Batch, base_row},
-};
+use super::{super::zeros::without_zeros, Volume, batch::Batch};
 use crate::{
     error::{ErrorKind, Result},
     folder::Dentry,
@@ -45,16 +41,19 @@ impl Volume {
                 let Some(back) = self.revive(namespace, batch, id, &inode, base.as_ref())? else { return Ok(()) };
                 back
             }
-            Some(inode) => inode,
+            Some(inode) => self.follow_group(namespace, batch, inode, id, base.as_ref(), &local)?,
             // Its folder came first and let go of it: see `revive`.
             None if matches!(local.content, MergedContent::LocalFile) => return Ok(()),
             None => self.make_inode(namespace, batch, id, &local),
         };
+        if local.extension.link_group.is_some() {
+            batch.grouped.insert(id);
+        }
         let inode = match &local.content {
             MergedContent::RemoteFile => self.take_remote(namespace, batch, inode, base.as_ref(), &local)?,
             MergedContent::LocalFile | MergedContent::Folder(_) => inode,
         };
-        let moved_from = self.set_merged(batch, &inode, base, &local);
+        let moved_from = self.set_merged(batch, &inode, id, base, &local);
         if id == self.realm.root() {
             let mut state = inode.state.lock();
             (state.meta.parent, state.meta.parent_id) = (ROOT_INO, *id.as_bytes());
@@ -69,24 +68,33 @@ impl Volume {
     }
 
     /// Attributes after a merge. Returns the folder that listed the entry before.
-    fn set_merged(&self, batch: &mut Batch, inode: &Inode, base: Option<Manifest>, local: &Merged) -> u64 {
+    fn set_merged(&self, batch: &mut Batch, inode: &Inode, id: VlobId, base: Option<Manifest>, local: &Merged) -> u64 {
         let mut state = inode.state.lock();
         let folder = matches!(local.content, MergedContent::Folder(_));
+        let now = self.clock.now_ns();
         let meta = &mut state.meta;
         meta.set_extension(&local.extension, folder, local.updated);
-        meta.created_us = local.created.as_micros();
-        meta.ctime_ns = self.clock.now_ns();
-        meta.change = self.store.new_change();
-        meta.changed_ns = meta.ctime_ns;
-        meta.need_sync = local.need_sync;
-        if let Some(base) = base {
-            meta.base_version = base.version();
-            batch.rows.push(base_row(inode.ino, &base));
-            if let Manifest::File(file) = base {
-                state.base_blocks = Some(without_zeros(&file.blocks));
+        (meta.ctime_ns, meta.changed_ns, meta.change) = (now, now, self.store.new_change());
+        let row = meta.base_row(inode.ino, id);
+        let place = meta.place(id).0;
+        let version = base.as_ref().map(Manifest::version);
+        match meta.link_mut(id) {
+            Some(link) => {
+                link.created_us = local.created.as_micros();
+                link.need_sync = local.need_sync;
+                link.base_version = version.unwrap_or(link.base_version);
+            }
+            None => {
+                meta.created_us = local.created.as_micros();
+                meta.need_sync = local.need_sync;
+                meta.base_version = version.unwrap_or(meta.base_version);
+                if let Some(Manifest::File(file)) = &base {
+                    state.base_blocks = Some(without_zeros(&file.blocks));
+                }
             }
         }
-        state.meta.parent
+        batch.bases.extend(base.map(|base| (row, base)));
+        place
     }
 
     /// A removed entry got another remote version and stays removed.
@@ -94,7 +102,8 @@ impl Volume {
         if let Some(base) = base {
             let mut state = inode.state.lock();
             state.meta.base_version = base.version();
-            batch.rows.extend([inode_row(inode.ino, &state.meta), base_row(inode.ino, &base)]);
+            batch.rows.push(inode_row(inode.ino, &state.meta));
+            batch.bases.insert(inode.ino, base);
         }
         Ok(())
     }
@@ -111,15 +120,21 @@ impl Volume {
     ) -> Result<()> {
         let ino = self.batch_ino(batch, id)?.ok_or(ErrorKind::Stale)?;
         let inode = self.batch_inode(namespace, batch, ino)?;
-        let old_folder = inode.state.lock().meta.parent;
-        // The name now waits for the remote content, which gets an inode of its own.
-        let shown = self.batch_folder(namespace, batch, old_folder)?.shown(ino);
-        if let Some((cookie, dentry)) = shown.map(|named| (named.cookie, named.dentry())) {
-            self.set_dentry(namespace, batch, old_folder, cookie, Dentry { ino: 0, ..dentry }, false)?;
+        let old_folder = inode.state.lock().meta.place(id).0;
+        if inode.state.lock().meta.links.is_some() {
+            self.leave_content(namespace, batch, &inode)?;
+        } else {
+            // The name now waits for the remote content, which gets an inode of its own.
+            let shown = self.batch_folder(namespace, batch, old_folder)?.shown(ino);
+            if let Some((cookie, dentry)) = shown.map(|named| (named.cookie, named.dentry())) {
+                self.set_dentry(namespace, batch, old_folder, cookie, Dentry { ino: 0, ..dentry }, false)?;
+            }
+            batch.ids.insert(id, 0);
         }
         let mut state = inode.state.lock();
         let meta = &mut state.meta;
         meta.id = *copy.as_bytes();
+        (meta.links, meta.link_group) = (None, None);
         meta.base_version = 0;
         meta.need_sync = true;
         meta.removed = None;
@@ -127,7 +142,6 @@ impl Volume {
         meta.change = self.store.new_change();
         meta.changed_ns = self.clock.now_ns();
         batch.ids.insert(copy, ino);
-        batch.ids.insert(id, 0);
         Ok(())
     }
 
@@ -139,12 +153,20 @@ impl Volume {
         seen: u64,
         manifest: Manifest,
     ) -> Result<()> {
-        let Some(ino) = self.batch_ino(batch, manifest.id())? else { return Ok(()) };
+        let id = manifest.id();
+        let Some(ino) = self.batch_ino(batch, id)? else { return Ok(()) };
         let inode = self.batch_inode(namespace, batch, ino)?;
         let mut state = inode.state.lock();
-        state.meta.base_version = manifest.version();
-        if state.meta.change == seen {
-            state.meta.need_sync = false;
+        let is_newest = state.meta.change == seen;
+        match state.meta.link_mut(id) {
+            Some(link) => {
+                link.base_version = manifest.version();
+                link.need_sync &= !is_newest;
+            }
+            None => {
+                state.meta.base_version = manifest.version();
+                state.meta.need_sync &= !is_newest;
+            }
         }
         if state.meta.removed.is_some() {
             // Who has it open keeps it in memory as unlinked: that makes no rows.
@@ -154,6 +176,15 @@ impl Volume {
             && state.meta.removed.is_none()
         {
             self.load_slots(ino, &mut state)?;
+            let row = state.meta.base_row(ino, id);
+            if let Some(links) = &mut state.meta.links {
+                batch.bases.insert(row, manifest.clone());
+                if seen < links.content_seen {
+                    // Another name brought newer content meanwhile.
+                    return Ok(());
+                }
+                links.content_seen = seen;
+            }
             // After a later truncation the dirty pages are the only ones that are surely right: they all stay.
             if state.meta.base_limit_change <= seen {
                 state.meta.base_limit = file.size;
@@ -167,7 +198,7 @@ impl Volume {
             }
             state.base_blocks = Some(without_zeros(&file.blocks));
         }
-        batch.rows.push(base_row(ino, &manifest));
+        batch.bases.insert(ino, manifest);
         Ok(())
     }
 
@@ -183,9 +214,13 @@ impl Volume {
             };
             let (elsewhere, removed, is_folder) = {
                 let meta = &inode.state.lock().meta;
-                (meta.parent != folder && meta.parent != 0, meta.removed.is_some(), meta.is_folder())
+                let parent = meta.place(id).0;
+                (parent != folder && parent != 0, meta.removed.is_some(), meta.is_folder())
             };
             if removed || elsewhere || batch.listed.contains(&id) {
+                continue;
+            }
+            if self.unlink_name(namespace, batch, id, ino)? {
                 continue;
             }
             if is_folder {

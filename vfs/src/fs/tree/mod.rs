@@ -11,6 +11,7 @@
 mod batch;
 mod content;
 mod inodes;
+mod links;
 mod merge;
 mod names;
 
@@ -20,7 +21,7 @@ use futures::future::BoxFuture;
 use parsecfs_core::{id::VlobId, manifest::Manifest, name::EntryName, time::Timestamp};
 
 use self::batch::Batch;
-use super::{Pending, ReadOutcome, Volume};
+use super::{Pending, ReadOutcome, Volume, link::base_row};
 use crate::{
     error::{Error, ErrorKind, Result},
     namespace::Namespace,
@@ -44,13 +45,17 @@ impl LocalTree for Volume {
         let mut found = Vec::with_capacity(waiting.len());
         for (ino, entry) in waiting {
             match self.peek_inode(&namespace, ino) {
-                Ok(inode) => found.push(PendingEntry {
-                    id: inode.state.lock().meta.entry_id(),
-                    change: ChangeNumber(entry.change),
-                    changed_ns: entry.changed_ns,
-                    folder: entry.folder,
-                    bytes: entry.bytes,
-                }),
+                Ok(inode) => {
+                    let meta = &inode.state.lock().meta;
+                    let waits = |id: &VlobId| meta.link(*id).is_none_or(|link| link.need_sync);
+                    found.extend(meta.entries().into_iter().filter(waits).map(|id| PendingEntry {
+                        id,
+                        change: ChangeNumber(entry.change),
+                        changed_ns: entry.changed_ns,
+                        folder: entry.folder,
+                        bytes: entry.bytes,
+                    }));
+                }
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
@@ -60,22 +65,24 @@ impl LocalTree for Volume {
 
     fn pending_total(&self) -> Result<(u64, u64)> {
         let pending = self.pending.lock();
-        Ok((pending.len() as u64, pending.values().map(|entry| entry.bytes).sum()))
+        let names = pending.values().map(|entry| u64::from(entry.names));
+        Ok((names.sum(), pending.values().map(|entry| entry.bytes).sum()))
     }
 
     fn load(&self, id: VlobId) -> Result<Option<LocalEntry>> {
         let mut namespace = self.namespace();
-        let Some(ino) = self.store.ino_of(id)? else { return Ok(None) };
+        let Some(ino) = self.entry_ino(id)? else { return Ok(None) };
         if let Some(entry) = self.pending.lock().get_mut(&ino) {
             entry.on_its_way = true;
         }
         let inode = self.inode(&mut namespace, ino)?;
         let is_folder = inode.state.lock().meta.is_folder();
         let children = if is_folder { self.children(&mut namespace, &inode)? } else { BTreeMap::new() };
+        let links = self.other_names(&namespace, &inode, id)?;
         drop(namespace);
-        let base = self.base(ino)?;
         let mut state = inode.state.lock();
         let meta = &state.meta;
+        let base = self.base(meta.base_row(ino, id))?;
         let mut extension = meta.extension();
         if let Some(known) = base.as_ref().and_then(|base| base.extension()) {
             extension.unknown = known.unknown.clone();
@@ -83,18 +90,21 @@ impl LocalTree for Volume {
         let micros = |us| Timestamp::from_micros(us).unwrap_or(Timestamp::MAX);
         let mut entry = LocalEntry {
             id,
-            base: base.clone().filter(|_| meta.base_version > 0),
+            base: base.clone().filter(|_| meta.link(id).map_or(meta.base_version, |link| link.base_version) > 0),
             change: ChangeNumber(meta.change),
-            need_sync: meta.need_sync,
-            parent: meta.parent_entry(),
+            need_sync: meta.link(id).map_or(meta.need_sync, |link| link.need_sync),
+            parent: VlobId::from_bytes(meta.place(id).1),
             removed: meta.removed.as_deref().and_then(|name| EntryName::new(name).ok()),
-            created: micros(meta.created_us),
+            created: meta.created(id),
             updated: micros(meta.updated_us),
             extension,
+            links,
             content: LocalContent::Folder { children },
         };
         if !is_folder {
-            let blocks = match base {
+            // Content of several names was made from one of them.
+            let content = if meta.links.is_some() { self.base(ino)? } else { base };
+            let blocks = match content {
                 Some(Manifest::File(file)) => file.blocks,
                 _ => Vec::new(),
             };
@@ -107,8 +117,12 @@ impl LocalTree for Volume {
         let namespace = self.namespace();
         let mut versions = Vec::with_capacity(ids.len());
         for id in ids {
-            let Some(ino) = self.store.ino_of(*id)? else { continue };
-            let version = self.peek_inode(&namespace, ino)?.state.lock().meta.base_version;
+            let Some(ino) = self.entry_ino(*id)? else { continue };
+            let inode = self.peek_inode(&namespace, ino)?;
+            let version = {
+                let meta = &inode.state.lock().meta;
+                meta.link(*id).map_or(meta.base_version, |link| link.base_version)
+            };
             if version > 0 {
                 versions.push((*id, version));
             }
@@ -120,7 +134,7 @@ impl LocalTree for Volume {
         let mut fetched = Vec::new();
         loop {
             let mut namespace = self.namespace();
-            let Some(ino) = self.store.ino_of(id)? else { return Ok(None) };
+            let Some(ino) = self.entry_ino(id)? else { return Ok(None) };
             let inode = self.inode(&mut namespace, ino)?;
             drop(namespace);
             let (start, length) = {
@@ -159,6 +173,7 @@ impl LocalTree for Volume {
             }
         }
         self.drop_unlisted(&mut namespace, &mut batch)?;
+        self.join_groups(&mut namespace, &mut batch)?;
         let touched = std::mem::take(&mut batch.inodes);
         for (ino, inode) in &touched {
             batch.rows.extend(self.changed_row(*ino, &inode.state.lock()));
@@ -167,7 +182,8 @@ impl LocalTree for Volume {
             let bytes = checkpoint.to_le_bytes().to_vec();
             (RowKey::Checkpoint, Some(RowBytes { id: None, pending: false, bytes: bytes.into() }))
         });
-        self.store.log(batch.rows.into_iter().chain(checkpoint));
+        let bases = batch.bases.iter().map(|(row, base)| base_row(*row, base));
+        self.store.log(bases.chain(batch.rows).chain(checkpoint));
         for inode in touched.values() {
             // Most files are read from their slots, and for the others the row has it from now on.
             let mut state = inode.state.lock();
@@ -201,7 +217,7 @@ impl Volume {
             TreeUpdate::Fork { id, seen, .. } => (*id, Some(*seen)),
             TreeUpdate::Uploaded { .. } => return Ok(()),
         };
-        let now = match self.store.ino_of(id)? {
+        let now = match self.entry_ino(id)? {
             Some(ino) => Some(ChangeNumber(self.inode(namespace, ino)?.state.lock().meta.change)),
             None => None,
         };

@@ -35,7 +35,7 @@ impl Volume {
         let parent_ino = self.batch_ino(batch, parent)?.unwrap_or(0);
         let is_folder = {
             let mut state = inode.state.lock();
-            (state.meta.parent, state.meta.parent_id) = (parent_ino, *parent.as_bytes());
+            state.meta.set_place(id, parent_ino, *parent.as_bytes());
             state.meta.is_folder()
         };
         if moved_from != 0 && moved_from != parent_ino {
@@ -139,10 +139,10 @@ impl Volume {
             inode = back;
         }
         let mut state = inode.state.lock();
-        if state.meta.parent_id != folder_id {
+        if state.meta.place(id).1 != folder_id {
             return Ok((0, false));
         }
-        state.meta.parent = folder;
+        state.meta.set_place(id, folder, folder_id);
         Ok((inode.ino, state.meta.is_folder()))
     }
 

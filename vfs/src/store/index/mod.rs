@@ -4,7 +4,7 @@
 //! on stable storage, and names the journal position up to which it is complete. So it may lose its last commits in a
 //! power cut, and the journal brings them back.
 //!
-//! In clear: row numbers, which entry ids exist, and which rows wait for upload. Names, sizes, times, content: sealed,
+//! In clear: row numbers, which entry ids and link groups exist, and which rows wait for upload. Names, sizes, times, content: sealed,
 //! with table and key as associated data, so that rows cannot be swapped.
 
 mod read;
@@ -15,7 +15,7 @@ use std::path::Path;
 
 use parsecfs_core::id::VlobId;
 use parsecfs_crypto::local::LocalKey;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params, types::Value};
 use serde::{Deserialize, Serialize};
 
 use self::seal::{Keys, STATE};
@@ -23,7 +23,7 @@ use super::segment::Position;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Raised with every change of the tables or of what is sealed in them.
-const FORMAT_VERSION: i64 = 2;
+const FORMAT_VERSION: i64 = 3;
 
 /// Names one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +38,56 @@ pub(crate) enum RowKey {
     Dentry(u64, u64),
     /// (inode, slot): where a stretch of content is.
     Slot(u64, u64),
+    /// An entry that is one of several names of an inode: which inode.
+    LinkName([u8; 16]),
+    /// A link group: its inode.
+    LinkGroup([u8; 16]),
+}
+
+impl RowKey {
+    /// Table and key as numbers: for associated data and the journal.
+    pub(super) fn parts(self) -> (u8, u64, u64) {
+        let halves = |id: [u8; 16]| {
+            let half = |at: usize| id.iter().skip(at).take(8).rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+            (half(0), half(8))
+        };
+        match self {
+            Self::Checkpoint => (0, 0, 0),
+            Self::Inode(ino) => (1, ino, 0),
+            Self::Base(ino) => (2, ino, 0),
+            Self::Dentry(parent, cookie) => (3, parent, cookie),
+            Self::Slot(ino, slot) => (4, ino, slot),
+            Self::LinkName(id) => (5, halves(id).0, halves(id).1),
+            Self::LinkGroup(id) => (6, halves(id).0, halves(id).1),
+        }
+    }
+
+    /// The key of these parts, if there is such a table.
+    pub(super) fn from_parts(table: u8, a: u64, b: u64) -> Option<Self> {
+        let id = (u128::from(b) << 64 | u128::from(a)).to_le_bytes();
+        Some(match table {
+            0 => Self::Checkpoint,
+            1 => Self::Inode(a),
+            2 => Self::Base(a),
+            3 => Self::Dentry(a, b),
+            4 => Self::Slot(a, b),
+            5 => Self::LinkName(id),
+            6 => Self::LinkGroup(id),
+            _ => return None,
+        })
+    }
+}
+
+/// The columns that a row is found by.
+fn key_columns(key: RowKey) -> impl Iterator<Item = Value> {
+    let number = |number: u64| Some(Value::Integer(number.cast_signed()));
+    let (a, b) = match key {
+        RowKey::Checkpoint => (None, None),
+        RowKey::Inode(ino) | RowKey::Base(ino) => (number(ino), None),
+        RowKey::Dentry(a, b) | RowKey::Slot(a, b) => (number(a), number(b)),
+        RowKey::LinkName(id) | RowKey::LinkGroup(id) => (Some(Value::Blob(id.to_vec())), None),
+    };
+    [a, b].into_iter().flatten()
 }
 
 /// A row's content; `None` is its absence.
@@ -148,6 +198,16 @@ impl Index {
                 keys.add(key(number(0)?, number(1)?), id, number(3)? != 0);
             }
         }
+        type KeyOfId = fn([u8; 16]) -> RowKey;
+        let links: [(&str, KeyOfId); 2] =
+            [("SELECT id FROM link_name", RowKey::LinkName), ("SELECT id FROM link_group", RowKey::LinkGroup)];
+        for (sql, key) in links {
+            let mut query = self.db.prepare(sql).map_err(sql_error)?;
+            let mut rows = query.query([]).map_err(sql_error)?;
+            while let Some(row) = rows.next().map_err(sql_error)? {
+                keys.add(key(row.get(0).map_err(sql_error)?), None, false);
+            }
+        }
         if keys == self.keys { Ok(()) } else { Err(damaged()) }
     }
 
@@ -209,6 +269,8 @@ fn create_tables(db: &Connection) -> Result<()> {
          CREATE TABLE base (ino INTEGER PRIMARY KEY, sealed BLOB);
          CREATE TABLE dentry (parent INTEGER, cookie INTEGER, sealed BLOB, PRIMARY KEY (parent, cookie)) WITHOUT ROWID;
          CREATE TABLE slot (ino INTEGER, slot INTEGER, sealed BLOB, PRIMARY KEY (ino, slot)) WITHOUT ROWID;
+         CREATE TABLE link_name (id BLOB PRIMARY KEY, sealed BLOB) WITHOUT ROWID;
+         CREATE TABLE link_group (id BLOB PRIMARY KEY, sealed BLOB) WITHOUT ROWID;
          PRAGMA user_version={FORMAT_VERSION};
          COMMIT;"
     ))
@@ -234,4 +296,28 @@ pub(crate) fn sql_error(error: rusqlite::Error) -> Error {
         _ => ErrorKind::Internal,
     };
     Error::new(kind, "the local index").caused_by(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_comes_back_from_its_parts() {
+        let id = std::array::from_fn(|at| u8::try_from(at + 200).unwrap_or(7));
+        let keys = [
+            RowKey::Checkpoint,
+            RowKey::Inode(1),
+            RowKey::Base(u64::MAX),
+            RowKey::Dentry(2, 3),
+            RowKey::Slot(4, u64::MAX),
+            RowKey::LinkName(id),
+            RowKey::LinkGroup(id),
+        ];
+        for key in keys {
+            let (table, a, b) = key.parts();
+            assert_eq!(RowKey::from_parts(table, a, b), Some(key));
+        }
+        assert_eq!(RowKey::from_parts(7, 0, 0), None);
+    }
 }

@@ -5,22 +5,22 @@ use std::ops::RangeInclusive;
 use parsecfs_core::id::VlobId;
 use rusqlite::{OptionalExtension, params};
 
-use super::{Index, RowKey, sql_error};
+use super::{Index, RowKey, key_columns, sql_error};
 use crate::error::{ErrorKind, Result};
 
 impl Index {
     /// One row, opened.
     pub(crate) fn get(&self, key: RowKey) -> Result<Option<Vec<u8>>> {
-        let (sql, a, b) = match key {
-            RowKey::Checkpoint => ("SELECT sealed FROM checkpoint", None, None),
-            RowKey::Inode(ino) => ("SELECT sealed FROM inode WHERE ino=?1", Some(ino), None),
-            RowKey::Base(ino) => ("SELECT sealed FROM base WHERE ino=?1", Some(ino), None),
-            RowKey::Dentry(parent, cookie) => {
-                ("SELECT sealed FROM dentry WHERE parent=?1 AND cookie=?2", Some(parent), Some(cookie))
-            }
-            RowKey::Slot(ino, slot) => ("SELECT sealed FROM slot WHERE ino=?1 AND slot=?2", Some(ino), Some(slot)),
+        let sql = match key {
+            RowKey::Checkpoint => "SELECT sealed FROM checkpoint",
+            RowKey::Inode(_) => "SELECT sealed FROM inode WHERE ino=?1",
+            RowKey::Base(_) => "SELECT sealed FROM base WHERE ino=?1",
+            RowKey::Dentry(..) => "SELECT sealed FROM dentry WHERE parent=?1 AND cookie=?2",
+            RowKey::Slot(..) => "SELECT sealed FROM slot WHERE ino=?1 AND slot=?2",
+            RowKey::LinkName(_) => "SELECT sealed FROM link_name WHERE id=?1",
+            RowKey::LinkGroup(_) => "SELECT sealed FROM link_group WHERE id=?1",
         };
-        let values = [a, b].into_iter().flatten().map(u64::cast_signed);
+        let values = key_columns(key);
         let mut query = self.db.prepare_cached(sql).map_err(sql_error)?;
         let sealed: Option<Vec<u8>> =
             query.query_row(rusqlite::params_from_iter(values), |row| row.get(0)).optional().map_err(sql_error)?;

@@ -79,13 +79,7 @@ impl Index {
 
 /// Table and key of a row.
 fn associated(key: RowKey) -> [u8; 17] {
-    let (table, a, b) = match key {
-        RowKey::Checkpoint => (0, 0, 0),
-        RowKey::Inode(ino) => (1, ino, 0),
-        RowKey::Base(ino) => (2, ino, 0),
-        RowKey::Dentry(parent, cookie) => (3, parent, cookie),
-        RowKey::Slot(ino, slot) => (4, ino, slot),
-    };
+    let (table, a, b) = key.parts();
     let mut out = [0u8; 17];
     out[0] = table;
     out[1..9].copy_from_slice(&a.to_le_bytes());

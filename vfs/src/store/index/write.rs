@@ -4,7 +4,7 @@
 
 use rusqlite::{params, types::Value};
 
-use super::{Counters, Index, RowBytes, RowKey, RowValue, State, sql_error};
+use super::{Counters, Index, RowBytes, RowKey, RowValue, State, key_columns, sql_error};
 use crate::{error::Result, store::segment::Position};
 
 impl Index {
@@ -50,30 +50,25 @@ impl Index {
     }
 
     fn put(&mut self, key: RowKey, value: &RowBytes, sealed: &[u8]) -> Result<()> {
-        let (update, insert, a, b) = match key {
+        let (update, insert) = match key {
             RowKey::Inode(ino) => return self.put_inode(ino, value, sealed),
-            RowKey::Checkpoint => {
-                ("UPDATE checkpoint SET sealed=?1", "INSERT INTO checkpoint VALUES (0, ?1)", None, None)
+            RowKey::Checkpoint => ("UPDATE checkpoint SET sealed=?1", "INSERT INTO checkpoint VALUES (0, ?1)"),
+            RowKey::Base(_) => ("UPDATE base SET sealed=?1 WHERE ino=?2", "INSERT INTO base VALUES (?2, ?1)"),
+            RowKey::Dentry(..) => {
+                ("UPDATE dentry SET sealed=?1 WHERE parent=?2 AND cookie=?3", "INSERT INTO dentry VALUES (?2, ?3, ?1)")
             }
-            RowKey::Base(ino) => {
-                ("UPDATE base SET sealed=?1 WHERE ino=?2", "INSERT INTO base VALUES (?2, ?1)", Some(ino), None)
+            RowKey::Slot(..) => {
+                ("UPDATE slot SET sealed=?1 WHERE ino=?2 AND slot=?3", "INSERT INTO slot VALUES (?2, ?3, ?1)")
             }
-            RowKey::Dentry(parent, cookie) => (
-                "UPDATE dentry SET sealed=?1 WHERE parent=?2 AND cookie=?3",
-                "INSERT INTO dentry VALUES (?2, ?3, ?1)",
-                Some(parent),
-                Some(cookie),
-            ),
-            RowKey::Slot(ino, slot) => (
-                "UPDATE slot SET sealed=?1 WHERE ino=?2 AND slot=?3",
-                "INSERT INTO slot VALUES (?2, ?3, ?1)",
-                Some(ino),
-                Some(slot),
-            ),
+            RowKey::LinkName(_) => {
+                ("UPDATE link_name SET sealed=?1 WHERE id=?2", "INSERT INTO link_name VALUES (?2, ?1)")
+            }
+            RowKey::LinkGroup(_) => {
+                ("UPDATE link_group SET sealed=?1 WHERE id=?2", "INSERT INTO link_group VALUES (?2, ?1)")
+            }
         };
         let run = |sql| {
-            let numbers = [a, b].into_iter().flatten().map(|number| Value::Integer(number.cast_signed()));
-            let values = std::iter::once(Value::Blob(sealed.to_vec())).chain(numbers);
+            let values = std::iter::once(Value::Blob(sealed.to_vec())).chain(key_columns(key));
             self.db
                 .prepare_cached(sql)
                 .and_then(|mut put| put.execute(rusqlite::params_from_iter(values)))
@@ -114,21 +109,20 @@ impl Index {
     }
 
     fn delete(&mut self, key: RowKey) -> Result<()> {
-        let (sql, a, b) = match key {
+        let sql = match key {
             RowKey::Inode(ino) => {
                 let sql = "DELETE FROM inode WHERE ino=?1 RETURNING ino, id, pending";
                 return self.delete_inodes(sql, params![ino.cast_signed()]);
             }
-            RowKey::Checkpoint => ("DELETE FROM checkpoint", None, None),
-            RowKey::Base(ino) => ("DELETE FROM base WHERE ino=?1", Some(ino), None),
-            RowKey::Dentry(parent, cookie) => {
-                ("DELETE FROM dentry WHERE parent=?1 AND cookie=?2", Some(parent), Some(cookie))
-            }
-            RowKey::Slot(ino, slot) => ("DELETE FROM slot WHERE ino=?1 AND slot=?2", Some(ino), Some(slot)),
+            RowKey::Checkpoint => "DELETE FROM checkpoint",
+            RowKey::Base(_) => "DELETE FROM base WHERE ino=?1",
+            RowKey::Dentry(..) => "DELETE FROM dentry WHERE parent=?1 AND cookie=?2",
+            RowKey::Slot(..) => "DELETE FROM slot WHERE ino=?1 AND slot=?2",
+            RowKey::LinkName(_) => "DELETE FROM link_name WHERE id=?1",
+            RowKey::LinkGroup(_) => "DELETE FROM link_group WHERE id=?1",
         };
-        let values = [a, b].into_iter().flatten().map(u64::cast_signed);
         let mut delete = self.db.prepare_cached(sql).map_err(sql_error)?;
-        if delete.execute(rusqlite::params_from_iter(values)).map_err(sql_error)? > 0 {
+        if delete.execute(rusqlite::params_from_iter(key_columns(key))).map_err(sql_error)? > 0 {
             self.keys.remove(key, None, false);
         }
         Ok(())
