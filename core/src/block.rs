@@ -28,12 +28,6 @@ pub fn open_block(sealed: &[u8], access: &BlockAccess, realm_key: &SecretKey) ->
     Ok(clear)
 }
 
-/// Whether a block is whole, for who does not know which manifest names it.
-#[must_use]
-pub fn is_whole(sealed: &[u8], id: BlockId, realm_key: &SecretKey) -> bool {
-    realm_key.derive(id.as_bytes()).open(sealed).is_ok()
-}
-
 /// Checks that clear bytes are the block that the manifest names.
 pub fn check_block(clear: &[u8], access: &BlockAccess) -> Result<()> {
     if u64::try_from(clear.len()) != Ok(access.size) {

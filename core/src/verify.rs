@@ -1,12 +1,31 @@
 //! What reading a whole storage found: its damaged objects, each by name.
 
-use crate::{
-    id::{BlockId, RealmId},
-    storage::Block,
-};
+use crate::id::{BlockId, RealmId, VlobId};
 
-/// Says whether a sealed block opens, for the caller that has the keys.
-pub type Proof<'a> = &'a (dyn Fn(RealmId, BlockId, &Block) -> bool + Sync);
+/// Says whether a sealed thing opens, for the caller that has the keys.
+pub type Proof<'a> = &'a (dyn Fn(&Sealed<'_>) -> bool + Sync);
+
+/// What a deep verify cannot prove without a key.
+#[derive(Clone, Copy, Debug)]
+pub struct Sealed<'a> {
+    /// The realm it belongs to.
+    pub realm: RealmId,
+    /// What it is.
+    pub what: Item,
+    /// Key of the realm that it is sealed with.
+    pub key_index: u64,
+    /// As stored.
+    pub bytes: &'a [u8],
+}
+
+/// What is sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// A block.
+    Block(BlockId),
+    /// A version of a manifest.
+    Manifest(VlobId),
+}
 
 /// What a deep verify read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -74,6 +74,6 @@ async fn whoever_sees_a_revocation_fences_the_member_out_once() {
     again.certificates(&see).await.unwrap();
     assert_eq!(entries(&verbs), before + 1);
     assert_eq!(again.changes(REALM, 0).await.unwrap().items.len(), 2);
-    let verified = again.verify(&[REALM], &|_, _, _| true).await.unwrap().unwrap();
+    let verified = again.verify(&[REALM], &|_| true).await.unwrap().unwrap();
     assert_eq!((verified.void, verified.damaged), (0, vec![]));
 }

@@ -117,7 +117,7 @@ async fn processes_that_race_and_die_lose_and_double_nothing() {
     }
     assert_eq!(acknowledged.len(), total as usize, "each write was acknowledged at a version of its own");
     assert_eq!(stored, acknowledged);
-    let verified = fresh.verify(&[REALM], &|_, _, _| true).await.unwrap().unwrap();
+    let verified = fresh.verify(&[REALM], &|_| true).await.unwrap().unwrap();
     assert_eq!((verified.void, verified.damaged), (0, vec![]), "no operation number was used twice");
     let of_realm = 2 + WRITERS as u64 + u64::from(total);
     let of_organization = 2 + WRITERS as u64;

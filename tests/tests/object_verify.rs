@@ -12,7 +12,7 @@ use parsecfs_core::{
     id::{BlockId, RealmId, VlobId},
     storage::{Block, BlockStore, Bytes, CertificateStore, Storage, VlobStore, WriteOutcome},
     time::Timestamp,
-    verify::{Part, Verified},
+    verify::{Item, Part, Sealed, Verified},
 };
 
 const REALM: RealmId = RealmId::from_bytes([7; 16]);
@@ -25,6 +25,7 @@ fn now() -> Timestamp {
 struct Store {
     storage: Arc<ObjectStorage>,
     blocks: HashMap<BlockId, Bytes>,
+    manifests: HashMap<VlobId, Vec<Bytes>>,
 }
 
 impl Store {
@@ -43,7 +44,7 @@ impl Store {
         storage.append(world.bootstrap(&founder)).await.unwrap();
         storage.append(world.create_realm(&founder, REALM)).await.unwrap();
         storage.append(world.rotate(&founder, REALM, 0)).await.unwrap();
-        let mut blocks = HashMap::new();
+        let (mut blocks, mut manifests) = (HashMap::new(), HashMap::<_, Vec<Bytes>>::new());
         for (number, (block_bytes, manifest_bytes)) in
             [(100, 100), (20 << 10, 100), (300 << 10, 100), (100, 200 << 10)].into_iter().enumerate()
         {
@@ -54,15 +55,27 @@ impl Store {
                 .put(REALM, vec![(block, Block { key_index: 1, bytes: Arc::clone(&blocks[&block]) })])
                 .await
                 .unwrap();
-            let write = world.write(VlobId::from_bytes([number; 16]), 1, &vec![number; manifest_bytes], vec![block]);
+            let (id, manifest) = (VlobId::from_bytes([number; 16]), vec![number; manifest_bytes]);
+            manifests.entry(id).or_default().push(manifest.as_slice().into());
+            let write = world.write(id, 1, &manifest, vec![block]);
             assert_eq!(storage.commit(REALM, vec![write]).await.unwrap(), [WriteOutcome::Stored]);
         }
+        // An older version is in a pack of its own.
+        let (id, manifest) = (VlobId::from_bytes([3; 16]), vec![9; 200 << 10]);
+        manifests.entry(id).or_default().push(manifest.as_slice().into());
+        let write = world.write(id, 2, &manifest, vec![]);
+        assert_eq!(storage.commit(REALM, vec![write]).await.unwrap(), [WriteOutcome::Stored]);
         storage.write_checkpoint(REALM).await.unwrap();
-        Self { storage, blocks }
+        Self { storage, blocks, manifests }
     }
 
     async fn verify(&self) -> Verified {
-        let opens = |_: RealmId, id: BlockId, block: &Block| self.blocks[&id] == block.bytes;
+        let opens = |sealed: &Sealed<'_>| match sealed.what {
+            Item::Block(id) => self.blocks.get(&id).is_some_and(|block| **block == *sealed.bytes),
+            Item::Manifest(id) => {
+                self.manifests.get(&id).is_some_and(|versions| versions.iter().any(|bytes| **bytes == *sealed.bytes))
+            }
+        };
         self.storage.verify(&[REALM], &opens).await.unwrap().expect("nobody else looks after a directory")
     }
 }
@@ -84,19 +97,22 @@ async fn every_damaged_object_is_named() {
     let store = Store::make(&place, &dir.path().join("state")).await;
     let whole = store.verify().await;
     assert_eq!((whole.void, whole.sealed, whole.blocks, &*whole.damaged), (0, 0, 4, &[][..]));
-    assert_eq!(whole.entries, 8, "a founder, a realm, its role and key, four writes");
+    assert_eq!(whole.entries, 9, "a founder, a realm, its role and key, five writes");
     let mut files = Vec::new();
     objects_in(&place, &mut files);
     for file in files {
         let key = file.strip_prefix(&place).unwrap().to_str().unwrap().to_owned();
-        // Hints may be wrong without harm, `format` is checked at every start; a manifest's pack is proved by its reader.
-        if key.starts_with("hint/") || key == "format" || key.contains("/v/") {
+        // Hints may be wrong without harm, `format` is checked at every start.
+        if key.starts_with("hint/") || key == "format" {
             continue;
         }
         let bytes = fs::read(&file).unwrap();
         let mut flipped = bytes.clone();
         flipped[bytes.len() / 3] ^= 1;
-        for damage in [Some(flipped), Some(bytes[..bytes.len() / 2].to_vec()), None] {
+        let mut end_flipped = bytes.clone();
+        *end_flipped.last_mut().unwrap() ^= 1;
+        let end_flipped = if key.contains("/p/") { flipped.clone() } else { end_flipped };
+        for damage in [Some(flipped), Some(end_flipped), Some(bytes[..bytes.len() / 2].to_vec()), None] {
             match damage {
                 Some(damage) => fs::write(&file, damage).unwrap(),
                 None => fs::remove_file(&file).unwrap(),

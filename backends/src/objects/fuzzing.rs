@@ -27,9 +27,10 @@ pub fn read_checkpoint(bytes: &[u8]) {
     checkpoint::read_parts(bytes);
 }
 
-/// Reads a block, and the object that says what lies here.
+/// Reads a block, a pack, and the object that says what lies here.
 pub fn read_object(bytes: &[u8]) {
     drop(pack::read_block(bytes));
+    drop(pack::read_pack(bytes));
     drop(Format::decode(bytes));
 }
 

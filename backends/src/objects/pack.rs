@@ -41,6 +41,32 @@ pub(super) fn read_block(object: &[u8]) -> Result<Block> {
     Ok(Block { key_index, bytes: object[reader.position()..].into() })
 }
 
+/// Takes a pack apart: the id, the key and the place of each part. Every byte belongs to a part, or to the frame around.
+pub(super) fn read_pack(object: &[u8]) -> Result<Vec<([u8; 16], u64, Span)>> {
+    let damaged = || Error::new(ErrorKind::Corrupt, "a pack is damaged");
+    let (rest, end) = object.split_last_chunk::<8>().ok_or_else(damaged)?;
+    let mut end = Reader::new(end);
+    let start = rest.len().checked_sub(end.length()?).ok_or_else(damaged)?;
+    let (body, index) = rest.split_at(start);
+    let mut begin = Reader::new(body);
+    if end.raw(4)? != PACK || begin.raw(4)? != PACK {
+        return Err(damaged());
+    }
+    if begin.u8()? != FORMAT {
+        return Err(Error::new(ErrorKind::Unsupported, "a pack of a newer format"));
+    }
+    let mut index = Reader::new(index);
+    let parts = index.list(|reader| Ok((reader.array()?, reader.u64()?, Span::read(reader)?)))?;
+    let mut at = begin.position();
+    for (_, _, span) in &parts {
+        if span.offset as usize != at {
+            return Err(damaged());
+        }
+        at = at.checked_add(span.length as usize).ok_or_else(damaged)?;
+    }
+    if index.is_empty() && at == start { Ok(parts) } else { Err(damaged()) }
+}
+
 /// Collects what goes into one pack.
 pub(super) struct PackDraft {
     body: Writer,
@@ -80,5 +106,23 @@ impl PackDraft {
         let length = self.body.0.len() - start;
         self.body.length(length).raw(PACK);
         self.body.0.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pack_says_what_it_holds_and_nothing_when_it_is_cut_or_longer() {
+        let mut draft = PackDraft::new();
+        let spans = [draft.push([1; 16], 3, b"one"), draft.push([2; 16], 4, b""), draft.push([3; 16], 5, b"three")];
+        let object = draft.finish();
+        let parts = read_pack(&object).expect("it is whole");
+        assert_eq!(parts, [([1; 16], 3, spans[0]), ([2; 16], 4, spans[1]), ([3; 16], 5, spans[2])]);
+        for length in 0..object.len() {
+            assert!(read_pack(&object[..length]).is_err(), "cut at {length}");
+        }
+        assert!(read_pack(&[&object, b"more".as_slice()].concat()).is_err());
     }
 }

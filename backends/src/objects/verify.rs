@@ -1,22 +1,24 @@
 //! Deep verify: reads all that a workspace rests on, believes no checkpoint, and names every damaged object.
 //!
-//! Entries carry their own digest, so any flipped bit in a log shows. What a sealed block says only its reader can
-//! prove: the caller hands in the proof. Objects that nothing references are garbage, not damage.
+//! Entries carry their own digest, so any flipped bit in a log shows. What a sealed block or manifest says only its reader
+//! can prove: the caller hands in the proof. Objects that nothing references are garbage, not damage.
+
+use std::collections::HashMap;
 
 use parsecfs_core::{
-    id::{BlockId, RealmId},
-    storage::{Block, Error, ErrorKind, LogId, Result},
-    verify::{Damaged, Part, Proof, Verified},
+    id::{BlockId, RealmId, VlobId},
+    storage::{Block, Bytes, Error, ErrorKind, LogId, Result},
+    verify::{Damaged, Item, Part, Proof, Sealed, Verified},
 };
 
 use super::{
     Shared, checkpoint,
-    entry::{Hash, Head, Payload, RawEntry},
+    entry::{Hash, Head, Payload, RawEntry, Span},
     follow::{RealmLog, RealmState, boundary},
     key,
     memory::DeviceMemory,
     organization::{self, Organization},
-    pack::read_block,
+    pack::{read_block, read_pack},
     realm::{self, BlockPlace, Certificates, Data, Opened, Rules},
 };
 
@@ -76,14 +78,14 @@ impl Walk {
             let (seq, name) = (self.next, key::entry(self.log, self.next));
             self.next += 1;
             found.entries += 1;
-            let object = shared.verbs.get(&name).await;
-            let object = object.and_then(|got| got.bytes.ok_or_else(|| Error::new(ErrorKind::NotFound, "missing")));
-            let entry = object.and_then(|object| RawEntry::parse(self.log, seq, object)).and_then(|entry| {
-                if self.prev.is_none_or(|prev| prev == entry.header.prev) {
-                    return Ok(entry);
-                }
-                Err(Error::new(ErrorKind::Rollback, "does not continue the entry before"))
-            });
+            let entry = shared.object(&name).await.and_then(|object| RawEntry::parse(self.log, seq, object)).and_then(
+                |entry| {
+                    if self.prev.is_none_or(|prev| prev == entry.header.prev) {
+                        return Ok(entry);
+                    }
+                    Err(Error::new(ErrorKind::Rollback, "does not continue the entry before"))
+                },
+            );
             match note(found, &name, entry)? {
                 Some(entry) => {
                     self.prev = Some(entry.hash);
@@ -205,31 +207,63 @@ impl Shared {
     }
 
     async fn verify_payloads(&self, realm: RealmId, data: &Data, proof: Proof<'_>, found: &mut Verified) -> Result<()> {
-        for place in data.vlobs.values() {
-            if let Payload::Pack(name, _) = place.payload {
-                let name = key::manifests(realm, &name);
-                let read = self.payload(realm, place.seq, place.payload, &name).await;
-                note(found, &name, read)?;
-            }
-        }
+        self.verify_manifests(realm, data, proof, found).await?;
         for (id, place) in data.blocks.iter() {
             found.blocks += 1;
             let (name, block) = self.placed_block(realm, *id, *place).await;
-            if let Some(block) = note(found, &name, block)?
-                && !proof(realm, *id, &block)
-            {
+            let Some(block) = note(found, &name, block)? else { continue };
+            let sealed = Sealed { realm, what: Item::Block(*id), key_index: block.key_index, bytes: &block.bytes };
+            if !proof(&sealed) {
                 damage(found, name, "the block does not open");
             }
         }
         Ok(())
     }
 
+    /// Packs of manifests whole, so that older versions are looked at too, and that the newest are where they should be.
+    /// What lies in entries is proved by their digest.
+    async fn verify_manifests(
+        &self,
+        realm: RealmId,
+        data: &Data,
+        proof: Proof<'_>,
+        found: &mut Verified,
+    ) -> Result<()> {
+        let mut held = HashMap::new();
+        for name in &data.manifests {
+            let key = key::manifests(realm, name);
+            let object = note(found, &key, self.object(&key).await)?;
+            let Some(object) = object else { continue };
+            let Some(parts) = note(found, &key, read_pack(&object))? else { continue };
+            let opens = |(id, key_index, span): &([u8; 16], u64, Span)| {
+                let what = Item::Manifest(VlobId::from_bytes(*id));
+                span.slice(&object).is_ok_and(|bytes| proof(&Sealed { realm, what, key_index: *key_index, bytes }))
+            };
+            if !parts.iter().all(opens) {
+                damage(found, key, "a manifest in it does not open");
+            }
+            held.insert(*name, parts);
+        }
+        for (id, place) in data.vlobs.iter() {
+            let Payload::Pack(name, span) = place.payload else { continue };
+            let part = (*id.as_bytes(), place.key_index, span);
+            if held.get(&name).is_some_and(|parts| !parts.contains(&part)) {
+                damage(found, key::manifests(realm, &name), "a manifest is not in it where the log says");
+            }
+        }
+        Ok(())
+    }
+
+    async fn object(&self, key: &str) -> Result<Bytes> {
+        let object = self.verbs.get(key).await?.bytes;
+        object.ok_or_else(|| Error::new(ErrorKind::NotFound, "missing"))
+    }
+
     async fn placed_block(&self, realm: RealmId, id: BlockId, place: BlockPlace) -> (String, Result<Block>) {
         match place {
             BlockPlace::Object => {
                 let name = key::block(realm, id);
-                let got = self.verbs.get(&name).await;
-                let object = got.and_then(|got| got.bytes.ok_or_else(|| Error::new(ErrorKind::NotFound, "missing")));
+                let object = self.object(&name).await;
                 (name, object.and_then(|object| read_block(&object)))
             }
             BlockPlace::Part { key_index, seq, payload } => {

@@ -3,24 +3,25 @@
 //! Nothing here repairs, and nothing is believed that was not believed before.
 
 use parsecfs_core::{
-    block,
-    id::{BlockId, RealmId},
-    storage::Block,
-    verify::Verified,
+    id::RealmId,
+    verify::{Item, Sealed, Verified},
 };
 
 use super::Organization;
 use crate::error::Result;
 
 impl Organization {
-    /// Reads both logs, checkpoints and blocks of `realms`. `None` when the storage looks after that itself. Load each
-    /// realm's keys before: blocks sealed with a key that is not known here count as damaged.
+    /// Reads both logs, checkpoints, blocks and large manifests of `realms`. `None` when the storage looks after that
+    /// itself. Load each realm's keys before: what is sealed with a key that is not known here counts as damaged.
     pub async fn verify(&self, realms: &[RealmId]) -> Result<Option<Verified>> {
-        let opens = |realm: RealmId, id: BlockId, sealed: &Block| {
-            let keys = self.keys.realm(realm);
-            keys.as_ref()
-                .and_then(|keys| keys.key(sealed.key_index))
-                .is_some_and(|key| block::is_whole(&sealed.bytes, id, key))
+        let opens = |sealed: &Sealed<'_>| {
+            let keys = self.keys.realm(sealed.realm);
+            let id = match &sealed.what {
+                Item::Block(id) => id.as_bytes(),
+                Item::Manifest(id) => id.as_bytes(),
+            };
+            let key = keys.as_ref().and_then(|keys| keys.key(sealed.key_index));
+            key.is_some_and(|key| key.derive(id).open(sealed.bytes).is_ok())
         };
         Ok(self.storage.verify(realms, &opens).await?)
     }
