@@ -115,6 +115,28 @@ fn each_damaged_object_is_one_line_with_its_name_what_it_means_and_what_to_do() 
 }
 
 #[test]
+fn a_workspace_whose_log_cannot_be_trusted_is_named_and_the_others_are_used() {
+    let home = CliHome::new();
+    let id = home.with_workspace("Photos");
+    home.ok(&["workspace", "create", "Videos"]);
+    home.kill_agent();
+    let log = home.path("storage/r").join(&id).join("log/00000000");
+    let copy = log.join("001.sync-conflict-20261125-021500-ABCDEFG");
+    fs::copy(log.join("001"), &copy).expect("a file is copied");
+    assert_eq!(home.ok(&["workspace", "list"]).as_array().expect("a list").len(), 2);
+    home.ok(&["workspace", "create", "Music"]);
+    let said = home.run(&["doctor"]);
+    assert_eq!(said.code, Some(18), "{said:?}");
+    let mut lines = findings(&said, "workspace");
+    lines.retain(|line| line["verdict"] == "problem");
+    let message = lines[0]["message"].as_str().expect("words");
+    assert_eq!(lines.len(), 1, "{said:?}");
+    assert!(message.starts_with("Photos") && message.contains("renamed an entry"), "{message}");
+    fs::remove_file(copy).expect("it goes");
+    assert!(findings(&home.run(&["doctor"]), "workspace").is_empty(), "it was put right");
+}
+
+#[test]
 fn a_dead_mount_that_the_doctor_took_away_is_not_told_as_there() {
     if !can_mount() {
         return;

@@ -18,7 +18,9 @@ use parsecfs_backends::{
 };
 use parsecfs_core::{
     id::{RealmId, VlobId},
-    storage::{CertificateStore, ErrorKind, Event, EventSource, Result, Storage, VlobStore, WriteOutcome},
+    storage::{
+        CertificateCursor, CertificateStore, ErrorKind, Event, EventSource, Result, Storage, VlobStore, WriteOutcome,
+    },
     time::Timestamp,
 };
 
@@ -151,24 +153,40 @@ async fn what_is_no_organization_of_ours_is_refused_by_kind() {
 }
 
 #[tokio::test]
-async fn a_conflict_copy_in_a_log_is_an_alarm_and_never_read() {
+async fn a_conflict_copy_is_an_alarm_of_its_log_alone_and_never_read() {
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().join("store");
     let (world, founder, storage) = found(&store, &dir.path().join("state")).await;
-    storage.commit(REALM, vec![world.write(vlob(1), 1, b"one", vec![])]).await.unwrap();
-    let log = store.join(format!("r/{REALM}/log/00000000"));
-    let again = dir.path().join("again");
+    let other = RealmId::from_bytes([8; 16]);
+    storage.append(world.create_realm(&founder, other)).await.unwrap();
+    storage.append(world.rotate(&founder, other, 0)).await.unwrap();
+    for realm in [REALM, other] {
+        storage.commit(realm, vec![world.write(vlob(1), 1, b"one", vec![])]).await.unwrap();
+    }
+    let see = CertificateCursor::default();
+    let open = async || open(&store, &founder, &dir.path().join("again")).await.unwrap();
     for name in
         ["002.sync-conflict-20261125-021500-ABCDEFG", "002 (conflicted copy 2026-11-25)", "002_conflict-20261125"]
     {
+        let log = store.join(format!("r/{REALM}/log/00000000"));
         let copy = log.join(name);
         fs::copy(log.join("002"), &copy).unwrap();
-        assert_eq!(kind(open(&store, &founder, &again).await), Some(ErrorKind::Rollback), "{name}");
-        // Who has the storage open goes on and does not take it for an entry.
+        let again = open().await;
+        for _ in 0..2 {
+            assert_eq!(kind(again.changes(REALM, 0).await), Some(ErrorKind::Rollback), "{name}");
+            let seen = again.certificates(&see).await.unwrap();
+            assert!(!seen.realm.contains_key(&REALM) && seen.realm.contains_key(&other), "{name}");
+            assert_eq!(again.changes(other, 0).await.unwrap().items, [(vlob(1), 1)]);
+        }
+        // Who has looked before goes on and does not take it for an entry.
         assert_eq!(storage.changes(REALM, 0).await.unwrap().items, [(vlob(1), 1)]);
         fs::remove_file(copy).unwrap();
+        assert_eq!(again.changes(REALM, 0).await.unwrap().items, [(vlob(1), 1)], "it was put right");
+        assert!(again.certificates(&see).await.unwrap().realm.contains_key(&REALM));
     }
-    open(&store, &founder, &again).await.unwrap();
+    let log = store.join("org/log/00000000");
+    fs::copy(log.join("001"), log.join("001.sync-conflict-20261125")).unwrap();
+    assert_eq!(kind(open().await.certificates(&see).await), Some(ErrorKind::Rollback), "of the organization");
 }
 
 #[tokio::test]

@@ -42,8 +42,7 @@ impl DirectoryVerbs {
     /// Opens an existing directory and sweeps what dead writers left.
     ///
     /// # Errors
-    /// `Offline` when the directory is not there, `Denied` when a tool synchronizes it or it cannot be read, `Rollback`
-    /// when one pushed a log entry aside.
+    /// `Offline` when the directory is not there, `Denied` when a tool synchronizes it or it cannot be read.
     pub fn open(root: &Path) -> Result<Self> {
         let root = root.canonicalize().map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => {
@@ -52,7 +51,6 @@ impl DirectoryVerbs {
             _ => failed("open the storage directory", error),
         })?;
         refuse_synchronized(&root)?;
-        refuse_conflict_copies(&root)?;
         sweep(&root.join(TMP));
         Ok(Self { root: Arc::new(root) })
     }
@@ -109,35 +107,6 @@ fn marks_synchronization(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     // `.dropbox` alone is the program's own folder in a home directory, not a synchronized one.
     SYNC_MARKS.contains(&&*name) || name == ".dropbox.cache" || (name.starts_with(".sync_") && name.ends_with(".db"))
-}
-
-/// Alarm when a synchronizing tool renamed an entry that lost against another machine's: somebody was told that it is
-/// stored. Looks at the end of each log, where that happens; a deep verify looks everywhere. Such files are never read.
-fn refuse_conflict_copies(root: &Path) -> Result<()> {
-    let realms = folders_in(&root.join("r")).map(|realm| realm.join("log"));
-    for log in std::iter::once(root.join("org/log")).chain(realms) {
-        let Some(newest) = folders_in(&log).max() else { continue };
-        let Ok(entries) = fs::read_dir(newest) else { continue };
-        if entries.flatten().any(|entry| is_conflict_copy(&entry.file_name())) {
-            return Err(Error::new(
-                ErrorKind::Rollback,
-                "a tool that synchronizes folders renamed an entry of a log: what it holds was stored and is not any more",
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn folders_in(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
-    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).filter(|path| path.is_dir())
-}
-
-/// Entries have three hexadecimal digits; conflict copies begin as the file they push aside. Other files of other
-/// programs are none of our business.
-fn is_conflict_copy(name: &OsStr) -> bool {
-    let name = name.to_string_lossy();
-    let is_entry = name.as_bytes().get(..3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
-    is_entry && name.len() > 3
 }
 
 fn sweep(tmp: &Path) {

@@ -3,18 +3,18 @@
 //! Whatever answer a write got, this is what decides: read the log and look.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
 };
 
 use parsecfs_core::{
     id::{BlockId, RealmId},
-    storage::{CertificateBatch, CertificateCursor, Changes, Error, ErrorKind, KeysBundle, LogId, Result},
+    storage::{Bytes, CertificateBatch, CertificateCursor, Changes, Error, ErrorKind, KeysBundle, LogId, Result},
 };
 use tokio::time::Instant;
 
 use super::{
-    Options, Shared,
+    Options, Shared, aside,
     chain::{Forward, broken},
     checkpoint,
     commit::{Queued, Staging},
@@ -37,6 +37,8 @@ pub(super) struct OrganizationLog {
     /// The alarm checks of the first catch-up are done.
     is_checked: bool,
     pub(super) compared: Compared,
+    /// A realm quoted this head, and the storage did not show it.
+    unseen: Option<Head>,
 }
 
 impl OrganizationLog {
@@ -46,6 +48,7 @@ impl OrganizationLog {
             memory: DeviceMemory::open(&options.state_dir, LogId::Organization)?,
             is_checked: false,
             compared: Compared::default(),
+            unseen: None,
         })
     }
 }
@@ -146,6 +149,15 @@ async fn has_tip(verbs: &dyn Verbs, log: LogId, head: Head) -> Result<bool> {
     Ok(verbs.get_range(&key::entry(log, last), 0, 1).await?.is_some())
 }
 
+/// Whether an error tells of one log and not of the way to the storage.
+fn is_alarm(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Rollback | ErrorKind::Corrupt | ErrorKind::Unsupported)
+}
+
+fn unseen() -> Error {
+    broken("a realm quotes an organization that the storage does not show")
+}
+
 fn another_history() -> Error {
     broken("the storage shows another history than this device saw before")
 }
@@ -174,10 +186,11 @@ impl Shared {
         if log.state.contains(head).is_none() || log.state.head.seq == 0 {
             self.follow_organization(&mut log).await?;
         }
-        match log.state.contains(head) {
-            Some(true) => Ok(Arc::clone(&log.state)),
-            _ => Err(broken("a realm quotes an organization that the storage does not show")),
+        if log.state.contains(head) == Some(true) {
+            return Ok(Arc::clone(&log.state));
         }
+        log.unseen = Some(head);
+        Err(unseen())
     }
 
     pub(super) async fn follow_organization(&self, log: &mut OrganizationLog) -> Result<()> {
@@ -201,6 +214,7 @@ impl Shared {
         }
         if !log.is_checked {
             remembered.end(log.state.head)?;
+            aside::refuse(&*self.verbs, LogId::Organization, log.state.head).await?;
             log.is_checked = true;
         } else if log.state.head == before && !has_tip(&*self.verbs, LogId::Organization, before).await? {
             return Err(lost_tip());
@@ -245,6 +259,7 @@ impl Shared {
             }
             if !state.is_checked {
                 self.check_remembered(log.realm, state).await?;
+                aside::refuse(&*self.verbs, LogId::Realm(log.realm), state.head()).await?;
                 state.is_checked = true;
             }
             state.end_seen = Some(end);
@@ -366,29 +381,37 @@ impl Shared {
     }
 
     pub(super) async fn certificates(&self, cursor: &CertificateCursor) -> Result<CertificateBatch> {
-        let reader = self.options.signer.user_id();
-        let mut realm_certificates = HashMap::new();
+        let mut realm_certificates = BTreeMap::new();
         let organization = self.organization_now().await?;
         for realm in organization.realms() {
-            let log = self.realm(*realm)?;
-            let mut state = log.state.lock().await;
-            self.follow_realm(&log, &mut state).await?;
-            if let Err(error) = self.fence(&log, &mut state).await {
-                // Reading goes on without: the next client that can writes it.
-                tracing::warn!(%realm, kind = ?error.kind(), "a revoked member could not be fenced out yet");
-            }
-            let new = state.certificates.after(cursor.realm.get(realm).copied(), reader);
-            if !new.is_empty() {
-                realm_certificates.insert(*realm, new);
+            match self.realm_certificates(*realm, cursor).await {
+                Ok(new) if new.is_empty() => {}
+                Ok(new) => drop(realm_certificates.insert(*realm, new)),
+                Err(error) if is_alarm(&error) => {
+                    // Who uses this realm hears of it; the others can be used.
+                    tracing::warn!(%realm, %error, "the log of a workspace is not what it was");
+                }
+                Err(error) => return Err(error),
             }
         }
         // Again: a realm may have quoted a newer organization, and its certificates need it.
-        let organization = Arc::clone(&self.organization.lock().await.state);
-        Ok(CertificateBatch {
-            common: organization.certificates(cursor, reader),
-            realm: realm_certificates.into_iter().collect(),
-            ..CertificateBatch::default()
-        })
+        let log = self.organization.lock().await;
+        if log.unseen.is_some_and(|head| log.state.contains(head) != Some(true)) {
+            return Err(unseen());
+        }
+        let common = log.state.certificates(cursor, self.options.signer.user_id());
+        Ok(CertificateBatch { common, realm: realm_certificates, ..CertificateBatch::default() })
+    }
+
+    async fn realm_certificates(&self, realm: RealmId, cursor: &CertificateCursor) -> Result<Vec<Bytes>> {
+        let log = self.realm(realm)?;
+        let mut state = log.state.lock().await;
+        self.follow_realm(&log, &mut state).await?;
+        if let Err(error) = self.fence(&log, &mut state).await {
+            // Reading goes on without: the next client that can writes it.
+            tracing::warn!(%realm, kind = ?error.kind(), "a revoked member could not be fenced out yet");
+        }
+        Ok(state.certificates.after(cursor.realm.get(&realm).copied(), self.options.signer.user_id()))
     }
 
     pub(super) async fn keys_bundle(&self, realm: RealmId, key_index: Option<u64>) -> Result<KeysBundle> {

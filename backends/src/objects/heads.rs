@@ -82,7 +82,8 @@ impl Seen {
     }
 }
 
-fn name(log: LogId) -> String {
+/// A log in an alarm.
+pub(super) fn name(log: LogId) -> String {
     match log {
         LogId::Organization => "the organization".to_owned(),
         LogId::Realm(realm) => format!("workspace {realm}"),

@@ -44,6 +44,18 @@ pub(super) fn entry(log: LogId, seq: u64) -> String {
     format!("{}/log/{:08x}/{:03x}", home(log), seq / FOLDER_ENTRIES, seq % FOLDER_ENTRIES)
 }
 
+/// Folder of an entry.
+pub(super) fn entry_folder(log: LogId, seq: u64) -> String {
+    format!("{}/log/{:08x}/", home(log), seq / FOLDER_ENTRIES)
+}
+
+/// Whether a name in a log is that of an entry that was pushed aside: it begins as one and goes on. Other files of other
+/// programs are none of our business.
+pub(super) fn is_conflict_copy(key: &str) -> bool {
+    let name = key.rsplit('/').next().unwrap_or(key).as_bytes();
+    name.len() > 3 && name[..3].iter().all(u8::is_ascii_hexdigit)
+}
+
 pub(super) fn log_folder(log: LogId) -> String {
     format!("{}/log/", home(log))
 }

@@ -11,6 +11,7 @@
 //! | `chain`, `organization`, `realm`, `gate` | reading the logs and the verdict on each entry |
 //! | `follow` | catching up: alarms, boundary, remembered heads |
 //! | `heads` | what other devices say they saw, against a store that shows each another history |
+//! | `aside` | entries that a tool for synchronizing folders renamed |
 //! | `append`, `commit` | the two kinds of writers |
 //! | `read` | manifests and blocks out of entries, packs and objects |
 //! | `checkpoint`, [`maintenance`] | starting without reading it all; garbage and truncation |
@@ -20,6 +21,7 @@
 //! Locks, in this order: a realm's log, the organization's log, short `std` locks that are never held across an await.
 
 mod append;
+mod aside;
 mod chain;
 mod checkpoint;
 mod commit;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use parsecfs_core::certificate::DevicePurpose;
 use parsecfs_vfs::{
+    error::ErrorKind,
     fs::Damage,
     organization::{Organization, WorkspaceSummary},
 };
@@ -71,6 +72,11 @@ fn recovery(organization: &Organization) -> Finding {
 
 async fn workspace(organization: &Arc<Organization>, summary: &WorkspaceSummary, mounts: &Arc<Mounts>) -> Vec<Finding> {
     let name = views::name(summary);
+    if let Err(error) = organization.check_realm(summary.realm).await
+        && matches!(error.kind(), ErrorKind::Untrusted | ErrorKind::Corrupt | ErrorKind::UnsupportedVersion)
+    {
+        return vec![problem("workspace", Failure::from(error).context(format_args!("{name} cannot be trusted")))];
+    }
     match mounts.look(organization, summary).await {
         Ok(Some((status, damage))) => {
             let mut findings = integrity(&name, &status, &damage);

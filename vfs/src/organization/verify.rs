@@ -11,6 +11,11 @@ use super::Organization;
 use crate::error::Result;
 
 impl Organization {
+    /// Whether the storage shows a workspace as this device saw it before: an alarm is the error. Reads nothing of it.
+    pub async fn check_realm(&self, realm: RealmId) -> Result<()> {
+        Ok(self.storage.read(realm, &[]).await.map(drop)?)
+    }
+
     /// Reads both logs, checkpoints, blocks and large manifests of `realms`. `None` when the storage looks after that
     /// itself. Load each realm's keys before: what is sealed with a key that is not known here counts as damaged.
     pub async fn verify(&self, realms: &[RealmId]) -> Result<Option<Verified>> {
