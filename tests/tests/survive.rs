@@ -123,6 +123,8 @@ impl Load {
             std::os::unix::fs::symlink("target", name("link")).expect("symlink");
             fs::rename(name("folder").join("in"), name("kept")).expect("rename out");
             fs::remove_dir(name("folder")).expect("rmdir");
+            fs::hard_link(name("kept"), name("other")).expect("link");
+            fs::remove_file(name("other")).expect("unlink a second name");
             fs::remove_file(name("link")).expect("unlink");
             round += 1;
         }

@@ -215,6 +215,11 @@ impl Workspace {
     /// Ends everything but the mount, which another process goes on with: see [`Mount::hand_over`].
     pub async fn hand_over(&self) -> Result<()> {
         self.sync.stop().await;
+        let store = self.store.clone();
+        // While programs are still answered: what is left to do then is little.
+        if !matches!(tokio::task::spawn_blocking(move || store.apply()).await, Ok(Ok(()))) {
+            tracing::warn!("the index is brought up to date by the next process");
+        }
         if let Some(mount) = self.mounted() {
             mount.hand_over().await?;
         }
