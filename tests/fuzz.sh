@@ -33,7 +33,7 @@ for target in "${targets[@]}"; do
     grep -E 'stat::number_of_executed_units|stat::peak_rss_mb' "$work/$target.log" || true
     # The fewest inputs that reach what all reach.
     mkdir "$work/$target.min"
-    fuzz run "$target" "$work/$target.min" -- -merge=1 -max_len=4096 "$work/$target.min" "$work/$target" \
+    fuzz run "$target" "$work/$target.min" "$work/$target" -- -merge=1 -max_len=4096 \
         >"$work/$target.log" 2>&1 || { tail -n 40 "$work/$target.log"; status=1; continue; }
     "$corpus" pack "$target" "$work/$target.min"
     echo "== $target ok, $(ls "$work/$target.min" | wc -l) inputs kept, $(stat -c %s "fuzz/corpus/$target.zst") bytes"
