@@ -72,6 +72,8 @@ struct Node {
     /// Of folders: where it is.
     parent: u64,
     unlinked: bool,
+    /// It was made without a name and never had one.
+    unnamed: bool,
     body: Body,
 }
 
@@ -153,6 +155,7 @@ impl Model {
             xattrs: BTreeMap::new(),
             parent: ROOT,
             unlinked: false,
+            unnamed: false,
             body: Body::Folder(BTreeMap::new()),
         };
         Self { nodes: BTreeMap::from([(ROOT, root)]) }
@@ -771,7 +774,10 @@ impl Session {
             83..=86 => self.list_on(),
             87..=90 => self.forget(),
             91..=96 => self.upload(),
-            97 | 98 if !crowded => self.link(),
+            97 | 98 if !crowded => match self.rng.random_range(0..4) {
+                0 => self.create_unnamed(),
+                _ => self.link(),
+            },
             _ => self.housekeep(),
         }
         self.history.push(self.model.clone());
@@ -846,11 +852,35 @@ impl Session {
             xattrs: BTreeMap::new(),
             parent: folder,
             unlinked: false,
+            unnamed: false,
             body,
         };
         assert!(self.model.nodes.insert(made.ino, node).is_none(), "{self}: an inode number came again");
         self.model.names(folder).insert(name, made.ino);
         self.model.touch(folder, now);
+        self.lookups.insert(made.ino, 1);
+        self.check_one(made.ino);
+    }
+
+    fn create_unnamed(&mut self) {
+        let folder = self.pick_folder();
+        self.note(format!("create without a name in {folder}"));
+        let wanted = self.model.may_change(folder);
+        let got = self.volume().create_unnamed(folder, 0o640, Maker { uid: 5, gid: 6 });
+        let Some(made) = self.agree("create without a name", wanted, got) else { return };
+        let (now, parent) = (self.now(), self.model.node(folder));
+        let node = Node {
+            mode: 0o640,
+            owner: (5, if parent.mode & 0o2000 != 0 { parent.owner.1 } else { 6 }),
+            mtime: now,
+            ctime: now,
+            xattrs: BTreeMap::new(),
+            parent: 0,
+            unlinked: true,
+            unnamed: true,
+            body: Body::File(Arc::default()),
+        };
+        self.model.nodes.insert(made.ino, node);
         self.lookups.insert(made.ino, 1);
         self.check_one(made.ino);
     }
@@ -864,7 +894,7 @@ impl Session {
             match (self.model.names(folder).contains_key(&name), node.is_folder(), node.unlinked) {
                 (true, ..) => Err(ErrorKind::Exists),
                 (_, true, _) => Err(ErrorKind::NotPermitted),
-                (.., true) => Err(ErrorKind::NotFound),
+                (.., true) if !node.unnamed => Err(ErrorKind::NotFound),
                 _ => Ok(()),
             }
         });
@@ -872,7 +902,8 @@ impl Session {
         if self.agree("link", wanted, got).is_some() {
             let now = self.now();
             self.model.names(folder).insert(name, ino);
-            self.model.node(ino).ctime = now;
+            let node = self.model.node(ino);
+            (node.ctime, node.unlinked, node.unnamed) = (now, false, false);
             self.model.touch(folder, now);
             *self.lookups.entry(ino).or_default() += 1;
             self.check_one(ino);

@@ -6,7 +6,10 @@
 use std::{
     fs,
     io::{BufReader, BufWriter, ErrorKind, Read, Write},
-    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink},
+    },
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
@@ -129,6 +132,43 @@ fn hard_links_are_kept_by_the_programs_that_make_them() {
          cd .. && git clone -q --local origin clone && cd clone && git gc -q && git fsck --full && git status --porcelain",
         &[],
     );
+}
+
+#[test]
+fn a_file_made_without_a_name_can_be_given_one_unless_that_was_ruled_out() {
+    let Some(place) = place(&[]) else { return };
+    let mount = place.mount.path();
+    let unnamed = |flags| {
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE | flags).open(&mount)
+    };
+    let name = |file: &fs::File, name: &str| {
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        rustix::fs::linkat(
+            rustix::fs::CWD,
+            path,
+            rustix::fs::CWD,
+            mount.join(name),
+            rustix::fs::AtFlags::SYMLINK_FOLLOW,
+        )
+    };
+    let mut file = unnamed(0).unwrap();
+    file.write_all(&[7; 100_000]).unwrap();
+    assert_eq!((file.metadata().unwrap().nlink(), fs::read_dir(&mount).unwrap().count()), (0, 0));
+    name(&file, "named").unwrap();
+    file.write_all(b"more").unwrap();
+    name(&file, "again").unwrap();
+    assert_eq!(file.metadata().unwrap().nlink(), 2);
+    file.sync_all().unwrap();
+    drop(file);
+    let exclusive = unnamed(libc::O_EXCL).unwrap();
+    assert_eq!(name(&exclusive, "never"), Err(rustix::io::Errno::NOENT));
+    drop((exclusive, unnamed(0).unwrap()));
+    place.mount.remount();
+    let mut wanted = vec![7; 100_000];
+    wanted.extend(b"more");
+    assert!(fs::read(mount.join("named")).unwrap() == wanted && fs::read(mount.join("again")).unwrap() == wanted);
+    assert_eq!(fs::read_dir(&mount).unwrap().count(), 2);
 }
 
 #[test]

@@ -21,7 +21,9 @@ use super::{
     request::{Operation, Request},
     seek::{Seek, Seeker},
     session::REQUEST_BYTES,
-    wire::{Attr, AttrOut, EntryOut, SetAttrIn, SizeOut, StatFsOut, WRITE_KILL_SUIDGID, valid},
+    wire::{
+        Attr, AttrOut, CreatedOut, EntryOut, OPEN_KEEP_CACHE, SetAttrIn, SizeOut, StatFsOut, WRITE_KILL_SUIDGID, valid,
+    },
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -100,6 +102,16 @@ impl Fuse {
                 Some(kind) => self.make(request, name, kind, mode, reply),
                 None => reply.error(Errno::INVAL),
             },
+            Operation::MakeUnnamed { mode } => {
+                let maker = Maker { uid: request.uid, gid: request.gid };
+                match volume.create_unnamed(ino, mode, maker) {
+                    Ok(made) => {
+                        let entry = entry(&made);
+                        reply.body(&CreatedOut { entry, open_flags: OPEN_KEEP_CACHE, ..CreatedOut::default() });
+                    }
+                    Err(error) => reply.error(refuse("tmpfile", &error)),
+                }
+            }
             Operation::MakeFolder { name, mode } => self.make(request, name, NewKind::Folder, mode, reply),
             Operation::Unlink { name } => answer("unlink", reply, volume.unlink(ino, name)),
             Operation::RemoveFolder { name } => answer("rmdir", reply, volume.rmdir(ino, name)),

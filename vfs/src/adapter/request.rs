@@ -3,8 +3,8 @@
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use super::wire::{
-    AccessIn, BatchForgetIn, FallocateIn, ForgetOne, GetXattrIn, InHeader, InitIn, LinkIn, LseekIn, MkdirIn, MknodIn,
-    RESENT, ReadIn, Rename2In, SetAttrIn, SetXattrIn, WriteIn, opcode,
+    AccessIn, BatchForgetIn, CreateIn, FallocateIn, ForgetOne, GetXattrIn, InHeader, InitIn, LinkIn, LseekIn, MkdirIn,
+    MknodIn, RESENT, ReadIn, Rename2In, SetAttrIn, SetXattrIn, WriteIn, opcode,
 };
 
 /// One request. Not printable: it holds names and content.
@@ -40,6 +40,10 @@ pub(super) enum Operation<'a> {
         name: &'a [u8],
         mode: u32,
         rdev: u32,
+    },
+    /// A file without a name.
+    MakeUnnamed {
+        mode: u32,
     },
     MakeFolder {
         name: &'a [u8],
@@ -166,6 +170,11 @@ impl<'a> Operation<'a> {
             opcode::MKNOD => {
                 let MknodIn { mode, rdev, .. } = body.take()?;
                 Self::MakeNode { name: body.text()?, mode, rdev }
+            }
+            opcode::TMPFILE => {
+                // The name behind it is the kernel's own, and nobody's to see.
+                let CreateIn { mode, .. } = body.take()?;
+                Self::MakeUnnamed { mode }
             }
             opcode::MKDIR => {
                 let MkdirIn { mode, .. } = body.take()?;

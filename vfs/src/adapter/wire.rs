@@ -45,6 +45,7 @@ pub(super) mod opcode {
     pub(crate) const READDIRPLUS: u32 = 44;
     pub(crate) const RENAME2: u32 = 45;
     pub(crate) const LSEEK: u32 = 46;
+    pub(crate) const TMPFILE: u32 = 51;
 }
 
 /// What kernel and filesystem can do, in [`InitIn`] and [`InitOut`].
@@ -209,6 +210,29 @@ pub(super) struct MknodIn {
     pub(super) umask: u32,
     pub(super) padding: u32,
 }
+
+/// Of CREATE and TMPFILE.
+#[derive(Clone, Copy, Debug, FromBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(super) struct CreateIn {
+    pub(super) flags: u32,
+    pub(super) mode: u32,
+    pub(super) umask: u32,
+    pub(super) open_flags: u32,
+}
+
+/// Answer to TMPFILE: an entry, opened.
+#[derive(Clone, Copy, Debug, Default, IntoBytes, Immutable)]
+#[repr(C)]
+pub(super) struct CreatedOut {
+    pub(super) entry: EntryOut,
+    pub(super) fh: u64,
+    pub(super) open_flags: u32,
+    pub(super) backing: i32,
+}
+
+/// In [`CreatedOut::open_flags`]: the pages that the kernel has stay.
+pub(super) const OPEN_KEEP_CACHE: u32 = 1 << 1;
 
 #[derive(Clone, Copy, Debug, FromBytes, KnownLayout, Immutable)]
 #[repr(C)]

@@ -10,7 +10,7 @@ use crate::{
     content::PAGE_BYTES,
     error::{ErrorKind, Result},
     folder::{Dentry, Folder},
-    inode::{Inode, Kind, State},
+    inode::{Inode, Kind, Meta, State},
     store::RowKey,
 };
 
@@ -66,10 +66,7 @@ impl Volume {
             NewKind::Symlink(target) => (Kind::Symlink, Some(target), 0),
             NewKind::Special(kind, rdev) => (kind, None, rdev),
         };
-        let inherits = parent_state.meta.mode & 0o2000 != 0;
-        let gid = if inherits { parent_state.meta.gid } else { maker.gid };
-        let mode = if inherits && kind == Kind::Folder { mode | 0o2000 } else { mode };
-        let mut meta = self.new_meta(random_bytes(), kind, mode & 0o7777, (maker.uid, gid));
+        let mut meta = self.meta_in(&parent_state.meta, kind, mode, maker);
         (meta.parent, meta.parent_id, meta.rdev) = (folder, parent_state.meta.id, rdev);
         let id = meta.entry_id();
         let ino = self.store.new_ino();
@@ -98,5 +95,28 @@ impl Volume {
             namespace.keep_folder(ino, Folder::default());
         }
         Ok(attributes)
+    }
+    /// Makes a regular file that has no name in a folder, and counts one reference of the kernel to it. It lives in memory
+    /// as long as that, unless it is given a name ([`Volume::link`]).
+    pub fn create_unnamed(&self, folder: u64, mode: u32, maker: Maker) -> Result<Attributes> {
+        self.store.check_space(PAGE_BYTES as u64)?;
+        let mut namespace = self.namespace();
+        let parent = self.folder_to_change(&mut namespace, folder)?;
+        let meta = self.meta_in(&parent.state.lock().meta, Kind::File, mode, maker);
+        let ino = self.store.new_ino();
+        let mut state = State::new(meta, true);
+        state.unlinked = true;
+        let attributes = Attributes::of(ino, &state);
+        namespace.keep(Arc::new(Inode { ino, state: Mutex::new(state) }));
+        namespace.refer(ino);
+        Ok(attributes)
+    }
+
+    /// A new entry in a folder, not placed yet.
+    fn meta_in(&self, folder: &Meta, kind: Kind, mode: u32, maker: Maker) -> Meta {
+        let inherits = folder.mode & 0o2000 != 0;
+        let gid = if inherits { folder.gid } else { maker.gid };
+        let mode = if inherits && kind == Kind::Folder { mode | 0o2000 } else { mode };
+        self.new_meta(random_bytes(), kind, mode & 0o7777, (maker.uid, gid))
     }
 }

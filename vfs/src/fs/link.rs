@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parsecfs_core::{id::VlobId, manifest::Manifest};
 use parsecfs_crypto::random_bytes;
 
-use super::{Attributes, Volume, dentry_row, inode_row, valid_name};
+use super::{Attributes, Volume, dentry_row, inode_row, slot_row, valid_name};
 use crate::{
     content::PAGE_BYTES,
     error::{Error, ErrorKind, Result},
@@ -31,8 +31,8 @@ impl Volume {
         };
         let inode = self.inode(&mut namespace, ino)?;
         let mut rows = self.add_link(&inode, &parent)?;
-        let id = inode.state.lock().meta.links.as_ref().and_then(|links| links.names.last()).map(Link::entry_id);
-        let dentry = Dentry { name: Arc::from(name.reveal()), id: id.ok_or(ErrorKind::Internal)?, ino };
+        let id = inode.state.lock().meta.entries().last().copied().ok_or(ErrorKind::Internal)?;
+        let dentry = Dentry { name: Arc::from(name.reveal()), id, ino };
         let cookie = self.store.new_cookie();
         rows.extend(hidden.map(|hidden| (RowKey::Dentry(folder, hidden), None)));
         rows.push(dentry_row(folder, cookie, &dentry));
@@ -51,7 +51,7 @@ impl Volume {
             return Err(ErrorKind::NotPermitted.into());
         }
         if state.unlinked {
-            return Err(ErrorKind::NotFound.into());
+            return self.give_first_name(inode.ino, &mut state, (folder.ino, parent_id));
         }
         if usize::try_from(state.meta.name_count()).is_ok_and(|names| names >= LINKS_MAX) {
             return Err(Error::new(ErrorKind::TooManyLinks, "an inode has that many names at most"));
@@ -75,6 +75,22 @@ impl Volume {
         meta.links.as_mut().ok_or(ErrorKind::Internal)?.names.push(link);
         (meta.ctime_ns, meta.changed_ns, meta.change) = (now, now, self.store.new_change());
         rows.extend(self.changed_row(inode.ino, &state));
+        Ok(rows)
+    }
+
+    /// A file that was made without a name gets one; all that is known of it is logged with that. One whose names were
+    /// removed stays without.
+    fn give_first_name(&self, ino: u64, state: &mut State, parent: (u64, [u8; 16])) -> Result<Vec<(RowKey, RowValue)>> {
+        if state.meta.parent != 0 || state.meta.base_version != 0 || state.meta.link_group.is_some() {
+            return Err(ErrorKind::NotFound.into());
+        }
+        state.unlinked = false;
+        let now = self.clock.now_ns();
+        let meta = &mut state.meta;
+        (meta.parent, meta.parent_id) = parent;
+        (meta.ctime_ns, meta.changed_ns, meta.change) = (now, now, self.store.new_change());
+        let mut rows: Vec<_> = state.slots.iter().map(|(number, slot)| slot_row(ino, number, slot)).collect();
+        rows.extend(self.changed_row(ino, state));
         Ok(rows)
     }
 
