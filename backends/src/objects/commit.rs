@@ -3,9 +3,7 @@
 //! A caller's commit is idempotent by content: a version that is there with the same bytes counts as stored, whichever
 //! try brought it there. So after any answer the writer reads the log, judges again, and goes on.
 //!
-//! Blocks up to [`INLINE_BYTES_MAX`] travel in the entry; up to [`OBJECT_BYTES_MIN`] they are packed; from there on
-//! each is an object of its own, stored at once. The first two kinds wait in memory for their commit: a crash before
-//! it loses them, and the commit that names them then says `BlockGone`.
+//! Blocks up to [`INLINE_BYTES_MAX`] travel in the entry; others that wait (`staging`) are packed for it.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -20,29 +18,25 @@ use parsecfs_core::{
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    BLOCK_BYTES_MAX, COMMIT_WRITES_MAX, Shared, VLOB_BYTES_MAX,
+    COMMIT_WRITES_MAX, Shared, VLOB_BYTES_MAX,
     append::{Attempt, Patience},
     checkpoint,
-    entry::{Doomed, Draft, Header, Payload, RawEntry, Said, VlobChange},
-    follow::{Placed, RealmLog, RealmState, boundary},
-    key, lock,
+    entry::{Draft, Header, Payload, RawEntry, Said, VlobChange},
+    follow::{RealmLog, RealmState, boundary},
+    key, lock, misuse,
     organization::Organization,
-    pack::{PACK_BYTES_MAX, PackDraft, write_block},
+    pack::{PACK_BYTES_MAX, PackDraft},
     random,
-    realm::{BlockPlace, Judgement, Pending, Rules},
+    realm::{BlockPlace, Rules},
     verbs::Creation,
 };
 
 /// Largest block that travels in an entry.
 const INLINE_BYTES_MAX: usize = 16 << 10;
-/// Smallest block that is an object of its own.
-const OBJECT_BYTES_MIN: usize = 256 << 10;
 /// Largest manifest that travels in an entry.
 const INLINE_VLOB_BYTES_MAX: usize = 64 << 10;
 /// An entry takes no more inline bytes from here on; with its changes it stays near 1 MiB.
 const INLINE_TOTAL_BYTES_MAX: usize = 768 << 10;
-/// Blocks that wait in memory for their commit; more are packed at once.
-const STAGED_BYTES_MAX: usize = 16 << 20;
 /// While others write to the same log, a winner pauses at least this long.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 /// Others count as writing for this long after their last entry.
@@ -54,58 +48,15 @@ const BOUNDARY_AFTER_MS: i64 = 3_600_000;
 
 /// A caller's commit that waits for its turn.
 pub(super) struct Queued {
-    writes: Arc<Vec<VlobWrite>>,
-    answer: oneshot::Sender<Result<Vec<WriteOutcome>>>,
-}
-
-/// Blocks that were put and not yet named by a commit.
-#[derive(Default)]
-pub(super) struct Staging {
-    waiting: HashMap<BlockId, Block>,
-    waiting_bytes: usize,
-    pub(super) placed: Placed,
-}
-
-impl Staging {
-    fn add(&mut self, id: BlockId, block: Block) {
-        self.waiting_bytes += block.bytes.len();
-        if let Some(replaced) = self.waiting.insert(id, block) {
-            self.waiting_bytes -= replaced.bytes.len();
-        }
-    }
-
-    fn remove(&mut self, id: BlockId) -> Option<Block> {
-        let block = self.waiting.remove(&id)?;
-        self.waiting_bytes -= block.bytes.len();
-        Some(block)
-    }
-
-    /// A block that waits for its commit.
-    pub(super) fn waiting(&self, id: BlockId) -> Option<&Block> {
-        self.waiting.get(&id)
-    }
-
-    fn knows(&self, id: BlockId) -> bool {
-        self.waiting.contains_key(&id) || self.placed.contains_key(&id)
-    }
-}
-
-/// What was decided about one caller's commit.
-enum Verdict {
-    Answered(Vec<WriteOutcome>),
-    /// These of its writes go into the entry.
-    Goes(Vec<usize>),
+    pub(super) writes: Arc<Vec<VlobWrite>>,
+    pub(super) answer: oneshot::Sender<Result<Vec<WriteOutcome>>>,
 }
 
 /// A round of the group: who is still in it, and where the parts that were uploaded for it are.
-struct Group {
-    queued: Vec<Queued>,
+pub(super) struct Group {
+    pub(super) queued: Vec<Queued>,
     /// Manifests that were uploaded because they do not fit into the entry.
     uploaded: HashMap<(VlobId, u32), Payload>,
-}
-
-fn misuse(what: &str) -> Error {
-    Error::new(ErrorKind::Internal, what)
 }
 
 /// The same error for another caller.
@@ -114,80 +65,6 @@ fn copy_of(error: &Error) -> Error {
 }
 
 impl Shared {
-    pub(super) async fn put_blocks(&self, realm: RealmId, blocks: Vec<(BlockId, Block)>) -> Result<()> {
-        if blocks.iter().any(|(_, block)| block.bytes.len() as u64 > BLOCK_BYTES_MAX) {
-            return Err(misuse("a block is too large"));
-        }
-        let log = self.realm(realm)?;
-        let (large, small): (Vec<_>, Vec<_>) =
-            blocks.into_iter().partition(|(_, block)| block.bytes.len() >= OBJECT_BYTES_MIN);
-        self.put_objects(&log, large).await?;
-        let full = {
-            let mut staging = lock(&log.staging);
-            for (id, block) in small {
-                staging.add(id, block);
-            }
-            staging.waiting_bytes > STAGED_BYTES_MAX
-        };
-        if full {
-            let waiting: Vec<_> = lock(&log.staging).waiting.keys().copied().collect();
-            self.pack(&log, &waiting).await?;
-        }
-        Ok(())
-    }
-
-    async fn put_objects(&self, log: &RealmLog, blocks: Vec<(BlockId, Block)>) -> Result<()> {
-        if blocks.is_empty() {
-            return Ok(());
-        }
-        let objects: Vec<_> =
-            blocks.iter().map(|(id, block)| (key::block(log.realm, *id), write_block(block))).collect();
-        let created = self.verbs.create(&objects).await?;
-        for ((name, bytes), outcome) in objects.iter().zip(created.outcomes) {
-            // A repeat is fine; other bytes may be what a power cut left of an earlier try.
-            if outcome == super::verbs::Created::Exists && self.verbs.get(name).await?.bytes.as_ref() != Some(bytes) {
-                return Err(Error::new(ErrorKind::VersionConflict, "another block has this id"));
-            }
-        }
-        lock(&log.staging).placed.extend(blocks.iter().map(|(id, _)| (*id, BlockPlace::Object)));
-        Ok(())
-    }
-
-    /// Uploads waiting blocks in packs.
-    async fn pack(&self, log: &RealmLog, ids: &[BlockId]) -> Result<()> {
-        let mut rest = ids;
-        while !rest.is_empty() {
-            let (object, name, placed) = {
-                let staging = lock(&log.staging);
-                let name = random();
-                let mut draft = PackDraft::new();
-                let mut placed = Vec::new();
-                while let Some((id, others)) = rest.split_first() {
-                    if let Some(block) = staging.waiting(*id) {
-                        if !draft.is_empty() && draft.len() + block.bytes.len() > PACK_BYTES_MAX {
-                            break;
-                        }
-                        let span = draft.push(*id.as_bytes(), block.key_index, &block.bytes);
-                        let payload = Payload::Pack(name, span);
-                        placed.push((*id, BlockPlace::Part { key_index: block.key_index, seq: 0, payload }));
-                    }
-                    rest = others;
-                }
-                (draft.finish(), name, placed)
-            };
-            if placed.is_empty() {
-                continue;
-            }
-            self.verbs.create(&[(key::pack(log.realm, &name), object)]).await?;
-            let mut staging = lock(&log.staging);
-            for (id, place) in placed {
-                staging.remove(id);
-                staging.placed.insert(id, place);
-            }
-        }
-        Ok(())
-    }
-
     pub(super) async fn commit(&self, realm: RealmId, writes: Vec<VlobWrite>) -> Result<Vec<WriteOutcome>> {
         if writes.len() > COMMIT_WRITES_MAX {
             return Err(misuse("more writes than a commit takes"));
@@ -327,130 +204,6 @@ impl Shared {
             timestamp: state.data.next_timestamp((self.options.clock)()),
             organization: organization.head,
         }
-    }
-
-    /// Answers the commits whose outcome is known; returns which writes of the others go into the entry.
-    async fn judge_group(
-        &self,
-        log: &RealmLog,
-        state: &RealmState,
-        organization: &Organization,
-        group: &mut Group,
-    ) -> Result<Vec<Vec<usize>>> {
-        let mut pending = Pending::default();
-        let mut chosen = Vec::new();
-        let mut remaining = Vec::new();
-        for queued in std::mem::take(&mut group.queued) {
-            match self.judge(log, state, organization, &queued.writes, &mut pending).await {
-                Ok(Verdict::Goes(indexes)) => {
-                    chosen.push(indexes);
-                    remaining.push(queued);
-                }
-                Ok(Verdict::Answered(outcomes)) => {
-                    // A caller that went away does not need its answer.
-                    let _ = queued.answer.send(Ok(outcomes));
-                }
-                Err(error) => {
-                    let _ = queued.answer.send(Err(error));
-                }
-            }
-        }
-        group.queued = remaining;
-        Ok(chosen)
-    }
-
-    async fn judge(
-        &self,
-        log: &RealmLog,
-        state: &RealmState,
-        organization: &Organization,
-        writes: &[VlobWrite],
-        pending: &mut Pending,
-    ) -> Result<Verdict> {
-        let mut added = Vec::new();
-        let mut goes = Vec::new();
-        for (index, write) in writes.iter().enumerate() {
-            let outcome = self.judge_one(log, state, organization, write, pending).await?;
-            match outcome {
-                // There already: a repeat.
-                None => {}
-                Some(WriteOutcome::Stored) => {
-                    goes.push(index);
-                    added.push((write.id, pending.versions.insert(write.id, (write.version, write.timestamp))));
-                }
-                Some(refused) => {
-                    for (id, before) in added.into_iter().rev() {
-                        match before {
-                            Some(before) => pending.versions.insert(id, before),
-                            None => pending.versions.remove(&id),
-                        };
-                    }
-                    let mut outcomes = vec![WriteOutcome::NotTried; writes.len()];
-                    outcomes[index] = refused;
-                    return Ok(Verdict::Answered(outcomes));
-                }
-            }
-        }
-        if goes.is_empty() {
-            return Ok(Verdict::Answered(vec![WriteOutcome::Stored; writes.len()]));
-        }
-        Ok(Verdict::Goes(goes))
-    }
-
-    /// `None` when this very write is there already.
-    async fn judge_one(
-        &self,
-        log: &RealmLog,
-        state: &RealmState,
-        organization: &Organization,
-        write: &VlobWrite,
-        pending: &Pending,
-    ) -> Result<Option<WriteOutcome>> {
-        if state.data.seq < state.head().seq {
-            return Ok(Some(WriteOutcome::OldKey));
-        }
-        let rules = Rules { certificates: &state.certificates, organization };
-        match state.data.judge(write, pending, &rules) {
-            Judgement::PerhapsRepeat => {
-                let stored = self.version_of(log, state, write.id, write.version).await?;
-                let author = self.options.signer.device_id();
-                let is_repeat = match stored {
-                    Some(stored) => {
-                        stored.blob == write.blob && stored.timestamp == write.timestamp && stored.author == author
-                    }
-                    None => state.data.has_written_last(author, write),
-                };
-                Ok(if is_repeat { None } else { Some(WriteOutcome::Conflict) })
-            }
-            Judgement::Is(WriteOutcome::Stored) => {
-                for id in &write.new_blocks {
-                    if !self.has_block(log, state, *id).await? {
-                        return Ok(Some(WriteOutcome::BlockGone(*id)));
-                    }
-                }
-                Ok(Some(WriteOutcome::Stored))
-            }
-            Judgement::Is(refused) => Ok(Some(refused)),
-        }
-    }
-
-    async fn has_block(&self, log: &RealmLog, state: &RealmState, id: BlockId) -> Result<bool> {
-        if state.data.doomed.contains_key(&Doomed::Block(id)) {
-            return Ok(false);
-        }
-        if state.data.blocks.contains_key(&id) {
-            return Ok(true);
-        }
-        if let Some(BlockPlace::Part { payload: Payload::Pack(name, _), .. }) = lock(&log.staging).placed.get(&id)
-            && state.data.doomed.contains_key(&Doomed::Pack(*name))
-        {
-            return Ok(false);
-        }
-        if lock(&log.staging).knows(id) {
-            return Ok(true);
-        }
-        // Put before a restart.
-        Ok(self.verbs.get_range(&key::block(log.realm, id), 0, 1).await?.is_some())
     }
 
     /// Uploads what does not fit, then builds the entry on the present head.
@@ -605,16 +358,4 @@ fn take_group(log: &RealmLog) -> Vec<Queued> {
     });
     let count = fits.count();
     queue.drain(..count).collect()
-}
-
-impl RealmLog {
-    /// Forgets staged blocks that the log now holds.
-    pub(super) fn drop_committed(&self, state: &RealmState) {
-        let mut staging = lock(&self.staging);
-        let done: Vec<_> = staging.waiting.keys().filter(|id| state.data.blocks.contains_key(id)).copied().collect();
-        for id in done {
-            staging.remove(id);
-        }
-        staging.placed.retain(|id, _| !state.data.blocks.contains_key(id));
-    }
 }

@@ -3,12 +3,12 @@
 //! Whatever answer a write got, this is what decides: read the log and look.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{Arc, Mutex},
 };
 
 use parsecfs_core::{
-    id::{BlockId, RealmId},
+    id::RealmId,
     storage::{Bytes, CertificateBatch, CertificateCursor, Changes, Error, ErrorKind, KeysBundle, LogId, Result},
 };
 use tokio::time::Instant;
@@ -17,13 +17,14 @@ use super::{
     Options, Shared, aside,
     chain::{Forward, broken},
     checkpoint,
-    commit::{Queued, Staging},
+    commit::Queued,
     entry::{Head, RawEntry},
     heads::{Compared, Shown, shown_below},
     key,
     memory::DeviceMemory,
     organization::Organization,
     realm::{self, Certificates, Data, Opened, Rules},
+    staging::Staging,
     verbs::{StoreTime, Verbs},
 };
 
@@ -445,6 +446,3 @@ impl Shared {
         }
     }
 }
-
-/// Places of blocks that this connection stored and no commit named yet.
-pub(super) type Placed = HashMap<BlockId, realm::BlockPlace>;

@@ -13,6 +13,7 @@
 //! | `heads` | what other devices say they saw, against a store that shows each another history |
 //! | `aside` | entries that a tool for synchronizing folders renamed |
 //! | `append`, `commit` | the two kinds of writers |
+//! | `staging`, `judge` | blocks before their commit; what becomes of each commit |
 //! | `read` | manifests and blocks out of entries, packs and objects |
 //! | `checkpoint`, [`maintenance`] | starting without reading it all; garbage and truncation |
 //! | `verify` | reading everything to find damage |
@@ -34,6 +35,7 @@ pub mod fuzzing;
 mod gate;
 mod heads;
 pub mod in_memory;
+mod judge;
 mod key;
 pub mod maintenance;
 mod memory;
@@ -41,6 +43,7 @@ mod organization;
 mod pack;
 mod read;
 mod realm;
+mod staging;
 mod table;
 pub mod verbs;
 mod verify;
@@ -118,6 +121,10 @@ struct Shared {
     realms: Mutex<HashMap<RealmId, Arc<RealmLog>>>,
     bodies: Bodies,
     rung: tokio::sync::broadcast::Sender<Event>,
+}
+
+fn misuse(what: &str) -> Error {
+    Error::new(ErrorKind::Internal, what)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -250,7 +257,7 @@ impl Shared {
 
     async fn post(&self, token: InvitationToken, name: &str, note: Bytes) -> Result<()> {
         if name.len() > NOTE_NAME_BYTES_MAX {
-            return Err(Error::new(ErrorKind::Internal, "the name of a note is too long"));
+            return Err(misuse("the name of a note is too long"));
         }
         let object = [(key::note(token, name), Arc::clone(&note))];
         let created = self.verbs.create(&object).await?;
