@@ -41,20 +41,32 @@ impl<T> Kept<T> {
     }
 }
 
+/// References of the kernel to inodes.
+#[derive(Debug, Default)]
+struct References {
+    counts: HashMap<u64, u64>,
+    /// To inodes up to this number it may have more, counted by a process that is gone.
+    inherited: u64,
+}
+
+impl References {
+    /// Whether the kernel knows an inode, or may.
+    fn contains(&self, ino: u64) -> bool {
+        ino <= self.inherited || self.counts.contains_key(&ino)
+    }
+}
+
 /// What the namespace lock protects.
 #[derive(Debug, Default)]
 pub(crate) struct Namespace {
     inodes: HashMap<u64, Kept<Arc<Inode>>>,
     folders: HashMap<u64, Kept<Folder>>,
-    /// References of the kernel.
-    references: HashMap<u64, u64>,
-    /// To inodes up to this number it may have more, counted by a process that is gone.
-    inherited: u64,
+    references: References,
     limits: MemoryLimits,
     operations: u32,
     /// What was loaded since the last look.
     names_loaded: usize,
-    /// What one trimming left is not looked at again before so much more is there.
+    /// What trimming left, because all of it is in use: it is not tried again before more is there.
     names_left: usize,
 }
 
@@ -95,38 +107,36 @@ impl Namespace {
 
     /// Counts a reference of the kernel.
     pub(crate) fn refer(&mut self, ino: u64) {
-        *self.references.entry(ino).or_default() += 1;
+        *self.references.counts.entry(ino).or_default() += 1;
     }
 
     /// The kernel may know inodes up to this number from a process that is gone.
     pub(crate) fn inherit(&mut self, ino_max: u64) {
-        self.inherited = ino_max;
+        self.references.inherited = ino_max;
     }
 
     /// Whether an inode may be known to the kernel from a process that is gone.
     pub(crate) fn is_inherited(&self, ino: u64) -> bool {
-        ino <= self.inherited
+        ino <= self.references.inherited
     }
 
     /// Whether the kernel knows an inode, or may.
     pub(crate) fn is_referred(&self, ino: u64) -> bool {
-        self.is_inherited(ino) || self.references.contains_key(&ino)
+        self.references.contains(ino)
     }
 
     /// Takes back references. Hands out an inode that lived for the last of them alone. Of an inode that was inherited all
     /// are taken back at once, as the kernel does when it lets go of an inode that has no name any more.
     pub(crate) fn forget(&mut self, ino: u64, references: u64) -> Option<Arc<Inode>> {
-        match self.references.get_mut(&ino) {
-            Some(count) => {
-                *count = count.saturating_sub(references);
-                if *count > 0 {
-                    return None;
-                }
+        if let Some(count) = self.references.counts.get_mut(&ino) {
+            *count = count.saturating_sub(references);
+            if *count > 0 {
+                return None;
             }
-            None if ino > self.inherited => return None,
-            None => {}
+        } else if !self.is_inherited(ino) {
+            return None;
         }
-        self.references.remove(&ino);
+        self.references.counts.remove(&ino);
         let unlinked = self.inodes.get(&ino).is_some_and(|kept| kept.what.state.lock().unlinked);
         if !unlinked {
             return None;
@@ -150,12 +160,11 @@ impl Namespace {
     fn trim_inodes(&mut self) {
         // Twice, since all may have been used.
         for _ in 0..2 {
-            let (references, inherited) = (&self.references, self.inherited);
+            let references = &self.references;
             self.inodes.retain(|ino, kept| {
                 // Unique: nobody can get at it without the lock that we hold.
                 let Some(inode) = Arc::get_mut(&mut kept.what) else { return true };
-                let is_referred = *ino <= inherited || references.contains_key(ino);
-                let lives_here = inode.state.get_mut().unlinked && is_referred;
+                let lives_here = inode.state.get_mut().unlinked && references.contains(*ino);
                 std::mem::take(&mut kept.is_used) || lives_here
             });
             if self.inodes.len() <= self.limits.inodes / 4 * 3 {
@@ -169,6 +178,7 @@ impl Namespace {
             folders.values().map(|kept| kept.what.len() + FOLDER_NAMES).sum()
         };
         let names = count(&self.folders);
+        self.names_left = self.names_left.min(names);
         if names <= self.limits.names.max(self.names_left + self.limits.names / 8) {
             return;
         }
