@@ -219,6 +219,25 @@ impl CliHome {
         self.ok(&["workspace", "create", name])["workspace_id"].as_str().expect("an id").to_owned()
     }
 
+    /// Makes a workspace `Photos` and mounts it. Returns where.
+    #[track_caller]
+    pub fn with_mount(&self) -> String {
+        self.with_workspace("Photos");
+        let dir = self.mount_point("mnt");
+        self.ok(&["mount", "Photos", &dir]);
+        dir
+    }
+
+    /// A home with a mounted workspace, or nothing where one cannot mount.
+    #[track_caller]
+    pub fn mounted() -> Option<(Self, String)> {
+        can_mount().then(|| {
+            let home = Self::new();
+            let dir = home.with_mount();
+            (home, dir)
+        })
+    }
+
     /// Makes an empty directory to mount on.
     pub fn mount_point(&self, name: &str) -> String {
         let dir = self.path(name);

@@ -24,8 +24,8 @@ use parsecfs_vfs::{
     clock::Clock,
     error::{ErrorKind, Result},
     fs::{
-        Attributes, FallocateMode, Fetched, Maker, NewKind, ReadOutcome, RenameMode, SetAttributes, SetTime, Volume,
-        WriteOutcome, XattrFlags,
+        Attributes, FallocateMode, Fetched, Maker, NewKind, ReadOutcome, RenameMode, SetAttributes, SetTime, Times,
+        Volume, WriteOutcome, XattrFlags,
     },
     notify::Notices,
     store::{Disk, RealDisk, Store},
@@ -1000,7 +1000,7 @@ impl Session {
         let data: Vec<u8> =
             (0..length).map(|at| first.wrapping_add((at / 7 + at / 4096).to_le_bytes()[0]) | 1).collect();
         self.note(format!("write {ino} at {offset}, {length} bytes, size {size}"));
-        let got = self.change(|volume, fetched| volume.write(ino, offset as u64, &data, fetched));
+        let got = self.change(|volume, fetched| volume.write(ino, offset as u64, &data, fetched, Times::Now));
         self.agree("write", Ok(()), got);
         let now = self.now();
         let file = self.model.file(ino);
@@ -1037,7 +1037,8 @@ impl Session {
             _ => FallocateMode::Zero { keep_size },
         };
         self.note(format!("fallocate {ino} at {offset}, {length} bytes, size {size}: {mode:?}"));
-        let got = self.change(|volume, fetched| volume.fallocate(ino, offset as u64, length as u64, mode, fetched));
+        let got = self
+            .change(|volume, fetched| volume.fallocate(ino, offset as u64, length as u64, mode, fetched, Times::Now));
         self.agree("fallocate", Ok(()), got);
         let now = self.now();
         let file = self.model.file(ino);

@@ -26,7 +26,7 @@ use parsecfs_core::{
 use parsecfs_crypto::local::LocalKey;
 use parsecfs_vfs::{
     clock::Clock,
-    fs::{NewKind, ReadOutcome, RenameMode, SetAttributes, SetTime, Volume, WriteOutcome},
+    fs::{NewKind, ReadOutcome, RenameMode, SetAttributes, SetTime, Times, Volume, WriteOutcome},
     notify::Notices,
     organization::{Founding, NewOrganization, Organization, OrganizationKeys},
     store::Store,
@@ -284,7 +284,7 @@ impl Device {
             Local::Fake(tree) => tree.write(self.id(path), bytes),
             Local::Real { volume, .. } => {
                 self.set(path, SetAttributes { size: Some(0), ..SetAttributes::default() });
-                let written = volume.write(inode(volume, path), 0, bytes, &Vec::new()).unwrap();
+                let written = volume.write(inode(volume, path), 0, bytes, &Vec::new(), Times::Now).unwrap();
                 assert!(matches!(written, WriteOutcome::Done), "a whole file needs nothing");
             }
         }

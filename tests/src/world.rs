@@ -14,7 +14,7 @@ use parsecfs_core::{
 use parsecfs_vfs::{
     Workspace, WorkspaceOptions,
     clock::{Clock, SystemClock},
-    fs::{Maker, NewKind, ReadOutcome, Volume, WriteOutcome},
+    fs::{Maker, NewKind, ReadOutcome, Times, Volume, WriteOutcome},
     organization::{Founding, NewOrganization, Organization, OrganizationKeys},
 };
 use tempfile::TempDir;
@@ -157,7 +157,7 @@ impl Files for Volume {
             }
             Err(_) => self.create(folder, name.as_bytes(), NewKind::File, 0o644, ME)?.ino,
         };
-        match self.write(ino, 0, content, &Vec::new())? {
+        match self.write(ino, 0, content, &Vec::new(), Times::Now)? {
             WriteOutcome::Done => Ok(()),
             WriteOutcome::Missing(_) => bail!("a whole file needs nothing"),
         }

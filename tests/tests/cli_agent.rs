@@ -6,13 +6,7 @@ use parsecfs_tests::cli::{CliHome, can_mount};
 
 #[test]
 fn a_killed_agent_leaves_nothing_that_the_next_mount_does_not_clean() {
-    if !can_mount() {
-        return;
-    }
-    let home = CliHome::new();
-    home.with_workspace("Photos");
-    let dir = home.mount_point("mnt");
-    home.ok(&["mount", "Photos", &dir]);
+    let Some((home, dir)) = CliHome::mounted() else { return };
     home.kill_agent();
     assert!(fs::read_dir(&dir).is_err(), "the mount is dead");
     home.ok(&["mount", "Photos", &dir]);

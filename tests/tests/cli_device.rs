@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use parsecfs_tests::cli::{CliHome, can_mount};
+use parsecfs_tests::cli::CliHome;
 use serde_json::json;
 
 #[test]
@@ -55,13 +55,7 @@ fn a_damaged_device_file_is_11_and_named_by_the_doctor() {
 
 #[test]
 fn a_recovery_file_makes_a_second_device_that_sees_the_same_files() {
-    if !can_mount() {
-        return;
-    }
-    let home = CliHome::new();
-    home.with_workspace("Photos");
-    let dir = home.mount_point("mnt");
-    home.ok(&["mount", "Photos", &dir]);
+    let Some((home, dir)) = CliHome::mounted() else { return };
     fs::write(Path::new(&dir).join("note"), "for both").unwrap();
     home.ok(&["wait", "--synced", "--timeout", "60"]);
     let file = home.path("recovery");

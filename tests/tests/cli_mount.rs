@@ -45,13 +45,7 @@ fn mounting_twice_and_unmounting_twice_are_16() {
 
 #[test]
 fn what_is_written_is_there_after_a_remount_and_reported_as_synced() {
-    if !can_mount() {
-        return;
-    }
-    let home = CliHome::new();
-    home.with_workspace("Photos");
-    let dir = home.mount_point("mnt");
-    home.ok(&["mount", "Photos", &dir]);
+    let Some((home, dir)) = CliHome::mounted() else { return };
     let file = Path::new(&dir).join("note.txt");
     fs::write(&file, "first").unwrap();
     let waited = home.ok(&["wait", "Photos", "--synced", "--timeout", "60"]);
@@ -88,13 +82,7 @@ fn a_read_only_mount_refuses_writers() {
 
 #[test]
 fn a_busy_mount_names_who_uses_it() {
-    if !can_mount() {
-        return;
-    }
-    let home = CliHome::new();
-    home.with_workspace("Photos");
-    let dir = home.mount_point("mnt");
-    home.ok(&["mount", "Photos", &dir]);
+    let Some((home, dir)) = CliHome::mounted() else { return };
     let open = fs::File::create(Path::new(&dir).join("open")).unwrap();
     let error = home.fails(1, &["umount", &dir]);
     assert_eq!(error["kind"], "busy");
@@ -105,13 +93,7 @@ fn a_busy_mount_names_who_uses_it() {
 
 #[test]
 fn unsynced_changes_keep_a_mount_from_ending_unless_forced() {
-    if !can_mount() {
-        return;
-    }
-    let home = CliHome::new();
-    home.with_workspace("Photos");
-    let dir = home.mount_point("mnt");
-    home.ok(&["mount", "Photos", &dir]);
+    let Some((home, dir)) = CliHome::mounted() else { return };
     fs::rename(home.path("storage"), home.path("away")).unwrap();
     fs::write(Path::new(&dir).join("note"), "only here").unwrap();
     assert_eq!(home.fails(17, &["umount", &dir])["kind"], "unsynced");

@@ -58,13 +58,7 @@ fn a_storage_that_is_not_there_is_13() {
 
 #[test]
 fn a_mount_that_starts_without_its_storage_serves_what_is_here_and_syncs_later() {
-    if !can_mount() {
-        return;
-    }
-    let home = CliHome::new();
-    home.with_workspace("Photos");
-    let dir = home.mount_point("mnt");
-    home.ok(&["mount", "Photos", &dir]);
+    let Some((home, dir)) = CliHome::mounted() else { return };
     let file = Path::new(&dir).join("note.txt");
     fs::write(&file, "first").unwrap();
     home.ok(&["umount", &dir, "--flush"]);

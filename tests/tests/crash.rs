@@ -11,7 +11,7 @@ use std::{
 use parsecfs_tests::local_model::{Blocks, ROOT, Session, StepClock, open, read, seeds};
 use parsecfs_vfs::{
     error::ErrorKind,
-    fs::{Fetched, Maker, NewKind, Volume, WriteOutcome},
+    fs::{Fetched, Maker, NewKind, Times, Volume, WriteOutcome},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
@@ -393,7 +393,7 @@ impl Drop for SmallDisk {
 fn put(volume: &Volume, name: &str, bytes: &[u8]) -> Result<u64, ErrorKind> {
     let maker = Maker { uid: 0, gid: 0 };
     let made = volume.create(ROOT, name.as_bytes(), NewKind::File, 0o644, maker).map_err(|error| error.kind())?;
-    match volume.write(made.ino, 0, bytes, &Fetched::new()).map_err(|error| error.kind())? {
+    match volume.write(made.ino, 0, bytes, &Fetched::new(), Times::Now).map_err(|error| error.kind())? {
         WriteOutcome::Done => Ok(made.ino),
         WriteOutcome::Missing(_) => panic!("nothing is on a storage"),
     }

@@ -16,7 +16,7 @@ use std::{
 use parsecfs_tests::local_model::{Blocks, ROOT, StepClock, open, open_on, read};
 use parsecfs_vfs::{
     error::{ErrorKind, Result},
-    fs::{Fetched, Maker, NewKind, Volume, WriteOutcome},
+    fs::{Fetched, Maker, NewKind, Times, Volume, WriteOutcome},
     store::Disk,
 };
 use tempfile::TempDir;
@@ -86,7 +86,7 @@ fn put(volume: &Volume, told: &mut Told, number: usize) -> Result<()> {
     };
     let known = told.written.entry(name.clone()).or_default();
     let content = bytes(number, LENGTHS[number % LENGTHS.len()]);
-    let done = volume.write(ino, 0, &content, &Fetched::new())?;
+    let done = volume.write(ino, 0, &content, &Fetched::new(), Times::Now)?;
     assert!(matches!(done, WriteOutcome::Done), "nothing is elsewhere");
     known.resize(known.len().max(content.len()), 0);
     known[..content.len()].copy_from_slice(&content);

@@ -138,13 +138,7 @@ fn a_workspace_whose_log_cannot_be_trusted_is_named_and_the_others_are_used() {
 
 #[test]
 fn a_dead_mount_that_the_doctor_took_away_is_not_told_as_there() {
-    if !can_mount() {
-        return;
-    }
-    let home = CliHome::new();
-    home.with_workspace("Photos");
-    let dir = home.mount_point("mnt");
-    home.ok(&["mount", "Photos", &dir]);
+    let Some((home, dir)) = CliHome::mounted() else { return };
     home.kill_agent();
     // The kernel closes the files of a killed process a moment after it is gone.
     while fs::metadata(&dir).err().and_then(|error| error.raw_os_error()) != Some(libc::ENOTCONN) {

@@ -64,13 +64,7 @@ fn a_storage_that_forgot_what_this_device_saw_is_12() {
 
 #[test]
 fn a_wait_that_is_too_long_is_1_and_says_so() {
-    if !can_mount() {
-        return;
-    }
-    let home = CliHome::new();
-    home.with_workspace("Photos");
-    let dir = home.mount_point("mnt");
-    home.ok(&["mount", "Photos", &dir]);
+    let Some((home, dir)) = CliHome::mounted() else { return };
     fs::rename(home.path("storage"), home.path("away")).unwrap();
     fs::write(Path::new(&dir).join("note"), "only here").unwrap();
     assert_eq!(home.fails(1, &["wait", "--synced", "--timeout", "0.1"])["kind"], "timeout");
@@ -81,13 +75,7 @@ fn a_wait_that_is_too_long_is_1_and_says_so() {
 /// A shell shows a program that an interrupt ended as 130.
 #[test]
 fn an_interrupted_wait_is_130_for_a_shell_and_leaves_the_mount_as_it_was() {
-    if !can_mount() {
-        return;
-    }
-    let home = CliHome::new();
-    home.with_workspace("Photos");
-    let dir = home.mount_point("mnt");
-    home.ok(&["mount", "Photos", &dir]);
+    let Some((home, dir)) = CliHome::mounted() else { return };
     fs::rename(home.path("storage"), home.path("away")).unwrap();
     fs::write(Path::new(&dir).join("note"), "only here").unwrap();
     let mut wait = home.command(&["wait", "--synced"]).stdout(Stdio::null()).spawn().unwrap();

@@ -6,7 +6,7 @@ use parsecfs_core::{id::VlobId, manifest::Manifest, name::EntryName};
 use parsecfs_tests::local_model::{Blocks, REALM, ROOT, StepClock, open, read};
 use parsecfs_vfs::{
     error::ErrorKind,
-    fs::{FallocateMode, Fetched, ListedEntry, Maker, NewKind, RenameMode, SetAttributes, Volume},
+    fs::{FallocateMode, Fetched, ListedEntry, Maker, NewKind, RenameMode, SetAttributes, Times, Volume},
     tree::{ChangeNumber, LocalContent, LocalEntry, LocalTree, Merged, MergedContent, TreeUpdate},
 };
 use tempfile::TempDir;
@@ -46,7 +46,7 @@ impl World {
 
     fn file(&self, name: &str, bytes: &[u8]) -> u64 {
         let ino = self.create(name, NewKind::File);
-        self.volume.write(ino, 0, bytes, &Fetched::new()).expect("write");
+        self.volume.write(ino, 0, bytes, &Fetched::new(), Times::Now).expect("write");
         ino
     }
 
@@ -109,7 +109,7 @@ fn bytes_punched_during_an_upload_do_not_come_back_with_it() {
     let world = World::new();
     let ino = world.file("a", &[1; 8192]);
     let on_its_way = world.upload(world.id("a"));
-    world.volume.fallocate(ino, 0, 4096, FallocateMode::Punch, &Fetched::new()).expect("punch");
+    world.volume.fallocate(ino, 0, 4096, FallocateMode::Punch, &Fetched::new(), Times::Now).expect("punch");
     world.uploaded(on_its_way);
     assert_eq!(world.read(ino), [[0; 4096], [1; 4096]].concat());
 }

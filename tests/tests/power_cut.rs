@@ -10,7 +10,7 @@ use parsecfs_tests::{
     local_model::{Blocks, ROOT, Session, StepClock, open, open_on, read},
     power::RecordingDisk,
 };
-use parsecfs_vfs::fs::{Fetched, Maker, NewKind, Volume};
+use parsecfs_vfs::fs::{Fetched, Maker, NewKind, Times, Volume};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
 
@@ -50,7 +50,7 @@ fn a_power_cut_leaves_a_prefix_with_all_that_was_acknowledged() {
 fn put(volume: &Volume, name: &str, bytes: &[u8]) -> u64 {
     let maker = Maker { uid: 0, gid: 0 };
     let made = volume.create(ROOT, name.as_bytes(), NewKind::File, 0o644, maker).expect("create");
-    volume.write(made.ino, 0, bytes, &Fetched::new()).expect("write");
+    volume.write(made.ino, 0, bytes, &Fetched::new(), Times::Now).expect("write");
     made.ino
 }
 

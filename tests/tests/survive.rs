@@ -23,14 +23,11 @@ fn rounds() -> u64 {
 
 /// A home with a mounted workspace, or nothing where one cannot mount.
 fn mounted() -> Option<(CliHome, PathBuf)> {
-    if !can_mount() {
-        return None;
-    }
-    let home = CliHome::with_deaths(100 + 10 * rounds());
-    home.with_workspace("Photos");
-    let dir = home.mount_point("mnt");
-    home.ok(&["mount", "Photos", &dir]);
-    Some((home, PathBuf::from(dir)))
+    can_mount().then(|| {
+        let home = CliHome::with_deaths(100 + 10 * rounds());
+        let dir = PathBuf::from(home.with_mount());
+        (home, dir)
+    })
 }
 
 /// Waits until something is so.
@@ -256,13 +253,7 @@ fn a_restart_under_load_gives_no_error_and_loses_and_repeats_nothing() {
 
 #[test]
 fn an_agent_that_dies_again_and_again_is_given_up_and_says_so() {
-    if !can_mount() {
-        return;
-    }
-    let home = CliHome::new();
-    home.with_workspace("Photos");
-    let dir = home.mount_point("mnt");
-    home.ok(&["mount", "Photos", &dir]);
+    let Some((home, dir)) = CliHome::mounted() else { return };
     let file = File::create(Path::new(&dir).join("file")).unwrap();
     let keeper = home.keeper_pid().expect("a keeper");
     for deaths in 1..=5 {

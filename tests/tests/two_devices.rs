@@ -3,7 +3,10 @@
 use anyhow::Result;
 use parsecfs_core::id::RealmId;
 use parsecfs_tests::world::{Device, Files as _, World, content};
-use parsecfs_vfs::Workspace;
+use parsecfs_vfs::{
+    Workspace,
+    fs::{Times, Volume, WriteOutcome},
+};
 use std::sync::Arc;
 
 struct Pair {
@@ -77,13 +80,13 @@ async fn changing_a_byte_of_a_large_file_uploads_one_block() -> Result<()> {
     pair.b.sync().await?;
     // The desktop has none of its content yet: a partial page needs one block of it.
     let ino = pair.b.volume().find("big")?;
-    match pair.b.volume().write(ino, 1_000_001, b"X", &Vec::new())? {
-        parsecfs_vfs::fs::WriteOutcome::Missing(blocks) => {
+    match pair.b.volume().write(ino, 1_000_001, b"X", &Vec::new(), Times::Now)? {
+        WriteOutcome::Missing(blocks) => {
             assert_eq!(blocks.len(), 1);
-            let change = |volume: &parsecfs_vfs::fs::Volume, fetched: &_| volume.write(ino, 1_000_001, b"X", fetched);
+            let change = |volume: &Volume, fetched: &_| volume.write(ino, 1_000_001, b"X", fetched, Times::Now);
             pair.b.volume().change_fetching(blocks, change).await?;
         }
-        parsecfs_vfs::fs::WriteOutcome::Done => panic!("the block cannot be there"),
+        WriteOutcome::Done => panic!("the block cannot be there"),
     }
     let before = size_of(&pair._world.store())?;
     pair.b.sync().await?;

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use parsecfs_core::{id::VlobId, manifest::Manifest, name::EntryName};
 use parsecfs_vfs::{
     Kind,
-    fs::{Attributes, FallocateMode, Fetched, RenameMode, SetAttributes, Volume},
+    fs::{Attributes, FallocateMode, Fetched, RenameMode, SetAttributes, Times, Volume},
     tree::{LocalTree, Merged, MergedContent, TreeUpdate},
 };
 use tempfile::TempDir;
@@ -134,9 +134,9 @@ fn read_and_write(volume: &Volume, attributes: &Attributes) {
         drop(volume.read(ino, at, 9000, &Fetched::new()));
         drop(volume.seek(ino, at, true));
         drop(volume.seek(ino, at, false));
-        drop(volume.write(ino, at, b"written here", &Fetched::new()));
+        drop(volume.write(ino, at, b"written here", &Fetched::new(), Times::Now));
     }
-    drop(volume.fallocate(ino, size / 3, 10_000, FallocateMode::Punch, &Fetched::new()));
+    drop(volume.fallocate(ino, size / 3, 10_000, FallocateMode::Punch, &Fetched::new(), Times::Now));
     drop(volume.set_attributes(ino, SetAttributes { size: Some(size / 2), ..SetAttributes::default() }));
     drop(volume.load(attributes_id(volume, ino)));
 }

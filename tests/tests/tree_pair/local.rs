@@ -2,7 +2,7 @@
 
 use parsecfs_tests::local_model::REALM;
 use parsecfs_vfs::{
-    fs::{Fetched, Maker, NewKind, RenameMode, SetAttributes, WriteOutcome},
+    fs::{Fetched, Maker, NewKind, RenameMode, SetAttributes, Times, WriteOutcome},
     tree::{LocalContent, LocalTree},
 };
 use rand::Rng;
@@ -101,7 +101,10 @@ impl Pair {
         let volume = self.volume();
         let mut fetched = Fetched::new();
         loop {
-            match volume.write(ino, offset, bytes, &fetched).unwrap_or_else(|e| panic!("{self}: write: {e:?}")) {
+            match volume
+                .write(ino, offset, bytes, &fetched, Times::Now)
+                .unwrap_or_else(|e| panic!("{self}: write: {e:?}"))
+            {
                 WriteOutcome::Done => return,
                 WriteOutcome::Missing(blocks) => {
                     fetched.extend(self.runtime.block_on(volume.fetch(&blocks)).expect("blocks that are stored"));

@@ -72,21 +72,19 @@ impl Device {
     /// One that only takes answers.
     #[cfg(feature = "fuzzing")]
     pub(super) fn over(file: File) -> io::Result<Self> {
-        let stop = eventfd(0, EventfdFlags::CLOEXEC)?;
-        Ok(Self { file, spin: Duration::ZERO, rests: AtomicU32::new(0), stopping: AtomicBool::new(false), stop })
+        Self::new(file, Duration::ZERO)
     }
 
     /// Goes on with a mount whose process is gone.
     pub(super) fn of(file: File) -> io::Result<Self> {
         rustix::fs::fcntl_setfl(&file, rustix::fs::fcntl_getfl(&file)? | rustix::fs::OFlags::NONBLOCK)?;
         let several = std::thread::available_parallelism().is_ok_and(|n| n.get() > 1);
-        Ok(Self {
-            file,
-            spin: if several { SPIN } else { Duration::ZERO },
-            rests: AtomicU32::new(0),
-            stopping: AtomicBool::new(false),
-            stop: eventfd(0, EventfdFlags::CLOEXEC)?,
-        })
+        Self::new(file, if several { SPIN } else { Duration::ZERO })
+    }
+
+    fn new(file: File, spin: Duration) -> io::Result<Self> {
+        let stop = eventfd(0, EventfdFlags::CLOEXEC)?;
+        Ok(Self { file, spin, rests: AtomicU32::new(0), stopping: AtomicBool::new(false), stop })
     }
 
     /// Another descriptor of the same mount: while one is open, the mount lives.

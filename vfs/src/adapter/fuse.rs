@@ -28,8 +28,8 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Result},
     fs::{
-        Attributes, FallocateMode, Fetched, Maker, NewKind, ReadOutcome, RenameMode, SetAttributes, SetTime, Volume,
-        WriteOutcome, XattrFlags,
+        Attributes, FallocateMode, Fetched, Maker, NewKind, ReadOutcome, RenameMode, SetAttributes, SetTime, Times,
+        Volume, WriteOutcome, XattrFlags,
     },
     inode::Kind,
 };
@@ -203,11 +203,12 @@ impl Fuse {
         }
         let written = SizeOut { size: u32::try_from(data.len()).unwrap_or(u32::MAX), padding: 0 };
         // With its write-back cache the kernel keeps the times of files, and sends them.
-        match self.volume.write_untimed(ino, offset, data, &Fetched::new()) {
+        match self.volume.write(ino, offset, data, &Fetched::new(), Times::Kept) {
             Ok(WriteOutcome::Done) => reply.body(&written),
             Ok(WriteOutcome::Missing(blocks)) => {
                 let data = data.to_vec();
-                let again = move |volume: &Volume, fetched: &Fetched| volume.write_untimed(ino, offset, &data, fetched);
+                let again =
+                    move |volume: &Volume, fetched: &Fetched| volume.write(ino, offset, &data, fetched, Times::Kept);
                 change_later(&self.volume, blocks, again, move |outcome| match outcome {
                     Ok(()) => reply.body(&written),
                     Err(error) => reply.error(refuse("write", &error)),
@@ -225,11 +226,11 @@ impl Fuse {
             libc::FALLOC_FL_ZERO_RANGE => FallocateMode::Zero { keep_size },
             _ => return reply.error(Errno::OPNOTSUPP),
         };
-        match self.volume.fallocate_untimed(ino, offset, length, mode, &Fetched::new()) {
+        match self.volume.fallocate(ino, offset, length, mode, &Fetched::new(), Times::Kept) {
             Ok(WriteOutcome::Done) => reply.ok(),
             Ok(WriteOutcome::Missing(blocks)) => {
                 let again = move |volume: &Volume, fetched: &Fetched| {
-                    volume.fallocate_untimed(ino, offset, length, mode, fetched)
+                    volume.fallocate(ino, offset, length, mode, fetched, Times::Kept)
                 };
                 change_later(&self.volume, blocks, again, move |outcome| answer("fallocate", reply, outcome));
             }

@@ -11,7 +11,8 @@ use crate::{
     error::{ErrorKind, Result},
     folder::{Dentry, Folder},
     inode::{Inode, Kind, Meta, State},
-    store::RowKey,
+    namespace::Namespace,
+    store::{RowKey, RowValue},
 };
 
 /// Longest target of a symbolic link, as Linux has it.
@@ -52,13 +53,7 @@ impl Volume {
         self.store.check_space(PAGE_BYTES as u64)?;
         let mut namespace = self.namespace();
         let parent = self.folder_to_change(&mut namespace, folder)?;
-        let names = self.folder(&mut namespace, folder)?;
-        let hidden = match names.get(name.reveal()) {
-            Some(there) if there.ino != 0 => return Err(ErrorKind::Exists.into()),
-            // A name whose entry never arrived gives way; the folder's next version does not list it any more.
-            Some(there) => Some(there.cookie),
-            None => None,
-        };
+        let hidden = self.free_name(&mut namespace, folder, name.reveal())?;
         let mut parent_state = parent.state.lock();
         let (kind, target, rdev) = match kind {
             NewKind::Folder => (Kind::Folder, None, 0),
@@ -78,7 +73,7 @@ impl Volume {
         }
         let dentry = Dentry { name: Arc::from(name.reveal()), id, ino };
         let cookie = self.store.new_cookie();
-        rows.extend(hidden.map(|hidden| (RowKey::Dentry(folder, hidden), None)));
+        rows.extend(hidden);
         rows.push(dentry_row(folder, cookie, &dentry));
         rows.extend(self.changed_row(ino, &state));
         parent_state.meta.subfolders += u32::from(kind == Kind::Folder);
@@ -96,6 +91,21 @@ impl Volume {
         }
         Ok(attributes)
     }
+
+    /// Refuses a name that is taken. A name whose entry never arrived gives way, with the row that is returned; the
+    /// folder's next version does not list it any more.
+    pub(super) fn free_name(
+        &self,
+        namespace: &mut Namespace,
+        folder: u64,
+        name: &str,
+    ) -> Result<Option<(RowKey, RowValue)>> {
+        match self.folder(namespace, folder)?.get(name) {
+            Some(there) if there.ino != 0 => Err(ErrorKind::Exists.into()),
+            there => Ok(there.map(|there| (RowKey::Dentry(folder, there.cookie), None))),
+        }
+    }
+
     /// Makes a regular file that has no name in a folder, and counts one reference of the kernel to it. It lives in memory
     /// as long as that, unless it is given a name ([`Volume::link`]).
     pub fn create_unnamed(&self, folder: u64, mode: u32, maker: Maker) -> Result<Attributes> {

@@ -24,17 +24,13 @@ impl Volume {
         self.store.check_space(PAGE_BYTES as u64)?;
         let mut namespace = self.namespace();
         let parent = self.folder_to_change(&mut namespace, folder)?;
-        let hidden = match self.folder(&mut namespace, folder)?.get(name.reveal()) {
-            Some(there) if there.ino != 0 => return Err(ErrorKind::Exists.into()),
-            Some(there) => Some(there.cookie),
-            None => None,
-        };
+        let hidden = self.free_name(&mut namespace, folder, name.reveal())?;
         let inode = self.inode(&mut namespace, ino)?;
         let mut rows = self.add_link(&inode, &parent)?;
         let id = inode.state.lock().meta.entries().last().copied().ok_or(ErrorKind::Internal)?;
         let dentry = Dentry { name: Arc::from(name.reveal()), id, ino };
         let cookie = self.store.new_cookie();
-        rows.extend(hidden.map(|hidden| (RowKey::Dentry(folder, hidden), None)));
+        rows.extend(hidden);
         rows.push(dentry_row(folder, cookie, &dentry));
         rows.extend(self.touch_folder(&parent));
         self.store.log(rows);

@@ -40,7 +40,7 @@ pub use self::{
     lookup::ListedEntry,
     read::{Fetched, ReadOutcome},
     rename::RenameMode,
-    write::{FallocateMode, WriteOutcome},
+    write::{FallocateMode, Times, WriteOutcome},
 };
 use crate::{
     clock::Clock,

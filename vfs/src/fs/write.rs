@@ -42,21 +42,32 @@ pub enum FallocateMode {
     },
 }
 
+/// Who keeps the times of a file that is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Times {
+    /// The volume: it is modified now.
+    Now,
+    /// The caller, who says them with [`Volume::set_attributes`], before or behind the bytes: they stay as they are.
+    Kept,
+}
+
+impl Times {
+    fn touch(self) -> Touch {
+        match self {
+            Self::Now => Touch::Content,
+            Self::Kept => Touch::Untimed,
+        }
+    }
+}
+
 impl Volume {
     /// Writes bytes at an offset, with blocks that were `fetched` for it.
-    pub fn write(&self, ino: u64, offset: u64, data: &[u8], fetched: &Fetched) -> Result<WriteOutcome> {
+    pub fn write(&self, ino: u64, offset: u64, data: &[u8], fetched: &Fetched, times: Times) -> Result<WriteOutcome> {
         self.may_write()?;
-        self.with_room(|| self.try_write(ino, offset, data, fetched, Touch::Content))
+        self.with_room(|| self.try_write(ino, offset, data, fetched, times))
     }
 
-    /// [`Volume::write`] for a caller who keeps the times of the file and says them with [`Volume::set_attributes`], before
-    /// or behind the bytes: they stay as they are.
-    pub fn write_untimed(&self, ino: u64, offset: u64, data: &[u8], fetched: &Fetched) -> Result<WriteOutcome> {
-        self.may_write()?;
-        self.with_room(|| self.try_write(ino, offset, data, fetched, Touch::Untimed))
-    }
-
-    fn try_write(&self, ino: u64, offset: u64, data: &[u8], fetched: &Fetched, touch: Touch) -> Result<WriteOutcome> {
+    fn try_write(&self, ino: u64, offset: u64, data: &[u8], fetched: &Fetched, times: Times) -> Result<WriteOutcome> {
         let _changing = self.store.changing();
         let inode = self.open_inode(ino)?;
         let mut state = inode.state.lock();
@@ -65,7 +76,7 @@ impl Volume {
             Put::Rows(mut rows) => {
                 let end = offset + data.len() as u64;
                 state.meta.size = state.meta.size.max(end);
-                rows.extend(self.touch(&inode, &mut state, touch));
+                rows.extend(self.touch(&inode, &mut state, times.touch()));
                 self.store.log(rows);
                 Ok(WriteOutcome::Done)
             }
@@ -80,22 +91,10 @@ impl Volume {
         length: u64,
         mode: FallocateMode,
         fetched: &Fetched,
+        times: Times,
     ) -> Result<WriteOutcome> {
         self.may_write()?;
-        self.with_room(|| self.try_fallocate(ino, offset, length, mode, fetched, Touch::Content))
-    }
-
-    /// [`Volume::fallocate`] for a caller who keeps the times, as [`Volume::write_untimed`].
-    pub fn fallocate_untimed(
-        &self,
-        ino: u64,
-        offset: u64,
-        length: u64,
-        mode: FallocateMode,
-        fetched: &Fetched,
-    ) -> Result<WriteOutcome> {
-        self.may_write()?;
-        self.with_room(|| self.try_fallocate(ino, offset, length, mode, fetched, Touch::Untimed))
+        self.with_room(|| self.try_fallocate(ino, offset, length, mode, fetched, times))
     }
 
     fn try_fallocate(
@@ -105,7 +104,7 @@ impl Volume {
         length: u64,
         mode: FallocateMode,
         fetched: &Fetched,
-        touch: Touch,
+        times: Times,
     ) -> Result<WriteOutcome> {
         let _changing = self.store.changing();
         let end = offset.checked_add(length).filter(|end| *end <= FILE_BYTES_MAX).ok_or(ErrorKind::TooLarge)?;
@@ -130,7 +129,7 @@ impl Volume {
         if !keep_size {
             state.meta.size = state.meta.size.max(end);
         }
-        rows.extend(self.touch(&inode, &mut state, touch));
+        rows.extend(self.touch(&inode, &mut state, times.touch()));
         self.store.log(rows);
         Ok(WriteOutcome::Done)
     }

@@ -105,11 +105,9 @@ impl Tape {
             return Ok(None);
         }
         self.file.read_exact_at(&mut head, at).map_err(|e| tape_error("read", e))?;
-        let (length, rest) = head.split_at(4);
-        let (number, session) = rest.split_at(8);
-        let length = length.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
-        let number = number.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
-        let session: [u8; 16] = session.try_into().unwrap_or_default();
+        let [l0, l1, l2, l3, n0, n1, n2, n3, n4, n5, n6, n7, session @ ..] = head;
+        let length = u64::from(u32::from_le_bytes([l0, l1, l2, l3]));
+        let number = u64::from_le_bytes([n0, n1, n2, n3, n4, n5, n6, n7]);
         let (from, next) = (at + HEAD_LEN as u64, at + HEAD_LEN as u64 + length);
         let plain_length = usize::try_from(length).ok().and_then(|length| length.checked_sub(LOCAL_TAG_BYTES));
         let Some(plain_length) = plain_length.filter(|_| next <= bytes) else { return Ok(None) };
