@@ -6,6 +6,7 @@ pub mod fuzz;
 pub mod local_model;
 pub mod medium;
 pub mod mounted;
+pub mod parsec_package;
 pub mod power;
 pub mod processes;
 pub mod simulation;
