@@ -74,6 +74,8 @@ pub enum Command {
     /// Devices: the keys of a person on a machine
     #[command(subcommand)]
     Device(Device),
+    /// Tell who was given what and when, who changed what last, and what owners still have to do
+    Audit(Audit),
     /// Look for what is wrong on this machine and with the workspaces
     Doctor(Doctor),
     /// Print completions for a shell
@@ -99,6 +101,13 @@ pub enum Agent {
     /// Serve; the keeper starts it
     #[command(hide = true)]
     Serve,
+}
+
+/// `audit`
+#[derive(Debug, Args)]
+pub struct Audit {
+    /// Only this workspace, with who changed each of its entries last: name, id, or start of the id
+    pub workspace: Option<String>,
 }
 
 /// `doctor`

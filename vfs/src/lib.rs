@@ -36,4 +36,4 @@ pub use adapter::{
 };
 pub use inode::Kind;
 pub use namespace::MemoryLimits;
-pub use workspace::{Workspace, WorkspaceOptions, WorkspaceStatus};
+pub use workspace::{LastChange, Workspace, WorkspaceOptions, WorkspaceStatus};

@@ -11,7 +11,10 @@ use std::{
 
 use futures::{StreamExt as _, stream};
 use parking_lot::Mutex;
-use parsecfs_core::id::RealmId;
+use parsecfs_core::{
+    id::{DeviceId, RealmId, VlobId},
+    time::Timestamp,
+};
 use parsecfs_crypto::local::LocalKey;
 use tokio::runtime::Handle;
 
@@ -26,7 +29,7 @@ use crate::{
     organization::Organization,
     store::{Recovery, Store},
     sync::{RemoteBlocks, Sync, SyncOptions, SyncReport, SyncStatus},
-    tree::LocalTree,
+    tree::{LocalContent, LocalTree},
 };
 
 /// Keeps local store keys apart from other uses of the device's local key.
@@ -62,6 +65,28 @@ pub struct WorkspaceStatus {
     pub recovery: Recovery,
     /// Requests that ended in a defect of this program since it was opened.
     pub defects: u64,
+}
+
+/// The newest version of an entry that this device has verified.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LastChange {
+    /// From the root of the workspace.
+    pub path: String,
+    /// Which.
+    pub id: VlobId,
+    /// Of the entry's versions.
+    pub version: u32,
+    /// Device that signed it.
+    pub author: DeviceId,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Without the path, which may not be logged.
+impl std::fmt::Debug for LastChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LastChange").field("id", &self.id).field("version", &self.version).finish_non_exhaustive()
+    }
 }
 
 /// An open workspace. [`Workspace::close`] ends it in order; dropping it loses nothing that was synced.
@@ -154,6 +179,24 @@ impl Workspace {
     pub async fn wait_synced(&self, timeout: Duration) -> Result<bool> {
         self.flush_kernel().await?;
         self.sync.wait_synced(timeout).await
+    }
+
+    /// Who changed each entry last, as far as versions on the storage tell that this device has verified; by path. Asks
+    /// the local store, so not for a runtime thread.
+    pub fn last_changes(&self) -> Result<Vec<LastChange>> {
+        let mut changes = Vec::new();
+        let mut folders = vec![(String::new(), self.realm.root())];
+        while let Some((path, id)) = folders.pop() {
+            let Some(entry) = self.volume.load(id)? else { continue };
+            if let LocalContent::Folder { children } = entry.content {
+                folders.extend(children.iter().map(|(name, id)| (format!("{path}/{}", name.reveal()), *id)));
+            }
+            let Some(base) = entry.base else { continue };
+            let path = if path.is_empty() { "/".to_owned() } else { path };
+            changes.push(LastChange { path, id, version: base.version(), author: base.author(), at: base.timestamp() });
+        }
+        changes.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(changes)
     }
 
     /// What it is doing. Asks the local store, so not for a runtime thread.

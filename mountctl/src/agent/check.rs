@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use parsecfs_core::certificate::DevicePurpose;
+use parsecfs_core::{
+    certificate::{DevicePurpose, RealmRole, UserProfile},
+    id::UserId,
+};
 use parsecfs_vfs::{
     error::ErrorKind,
     fs::Damage,
@@ -77,16 +80,32 @@ async fn workspace(organization: &Arc<Organization>, summary: &WorkspaceSummary,
     {
         return vec![problem("workspace", Failure::from(error).context(format_args!("{name} cannot be trusted")))];
     }
+    let owners = owners(organization, summary, &name);
     match mounts.look(organization, summary).await {
         Ok(Some((status, damage))) => {
             let mut findings = integrity(&name, &status, &damage);
+            findings.extend(owners);
             findings.push(unsynced(&name, &status));
             findings.extend(defects(&name, &status));
             findings
         }
-        Ok(None) => Vec::new(),
+        Ok(None) => owners.into_iter().collect(),
         Err(failure) => vec![problem("workspace", failure.context(format_args!("{name} cannot be opened")))],
     }
+}
+
+/// When the only owner is lost, nobody can share it further or give it a new key. Where there is nobody else to be an
+/// owner, that is the same as the only device.
+fn owners(organization: &Organization, summary: &WorkspaceSummary, name: &str) -> Option<Finding> {
+    let trust = organization.trust();
+    let is_active = |user: UserId| trust.user(user).is_some_and(|user| user.revoked().is_none());
+    let realm = trust.realm(summary.realm)?;
+    let owners = realm.members().filter(|(user, role)| *role == RealmRole::Owner && is_active(*user)).count();
+    let candidates = trust.users().filter(|user| user.revoked().is_none() && user.profile() != UserProfile::Outsider);
+    (owners == 1 && candidates.count() > 1).then(|| Finding {
+        hint: Some(format!("mountctl workspace share {name:?} EMAIL owner")),
+        ..finding("owners", Verdict::Warning, format!("{name}: there is a single owner"))
+    })
 }
 
 /// One line for each entry that cannot be read, here or on the storage.

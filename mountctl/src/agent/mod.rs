@@ -4,6 +4,7 @@
 //! and nobody asked for a while. Its parent is the [`keeper`], which starts another one when it dies; that one goes on with
 //! the mounts. It never touches a path inside its own mounts. Its log holds ids, never names or paths.
 
+mod audit;
 mod check;
 mod deep;
 mod mounts;

@@ -14,7 +14,7 @@ use std::{
 
 use parsecfs_core::id::RealmId;
 use parsecfs_vfs::{
-    Mount, MountOptions, Workspace, WorkspaceOptions,
+    LastChange, Mount, MountOptions, Workspace, WorkspaceOptions,
     error::ErrorKind,
     fs::Damage,
     organization::{Organization, WorkspaceSummary},
@@ -337,6 +337,26 @@ impl Mounts {
             views::status(&views::name(summary), views::role(summary.role), None, &workspace, &self.kept).await;
         workspace.close().await?;
         Ok(Some((status?, damage?)))
+    }
+
+    /// Who changed each entry last; empty when nothing of the workspace is kept here.
+    pub(super) async fn last_changes(
+        &self,
+        organization: &Arc<Organization>,
+        realm: RealmId,
+    ) -> Result<Vec<LastChange>> {
+        let _turn = self.changing.lock().await;
+        let ask = |workspace: Arc<Workspace>| blocking(move || Ok(workspace.last_changes()?));
+        if let Ok(live) = self.find(realm) {
+            return ask(live.workspace.clone()).await;
+        }
+        if !self.home.workspace_store(organization.device_id(), realm).exists() {
+            return Ok(Vec::new());
+        }
+        let workspace = self.open(organization, realm, None, None).await?;
+        let changes = ask(workspace.clone()).await;
+        workspace.close().await?;
+        changes
     }
 
     /// Syncs a workspace that is not mounted.

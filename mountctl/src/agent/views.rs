@@ -61,7 +61,7 @@ pub(super) fn name(summary: &WorkspaceSummary) -> String {
     summary.name.as_ref().map_or_else(|| summary.realm.to_string(), |name: &EntryName| name.reveal().to_owned())
 }
 
-fn profile(profile: UserProfile) -> &'static str {
+pub(super) fn profile(profile: UserProfile) -> &'static str {
     match profile {
         UserProfile::Admin => "admin",
         UserProfile::Standard => "standard",

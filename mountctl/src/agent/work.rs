@@ -21,7 +21,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::{check, mounts::Mounts, server::Answer, session, session::Sessions, survival::Left, views};
+use super::{audit, check, mounts::Mounts, server::Answer, session, session::Sessions, survival::Left, views};
 use crate::{
     daemon,
     exit::Kind,
@@ -134,6 +134,14 @@ impl Work {
                     passphrase: Secret::from(recovery.passphrase),
                 })
             }
+            DeviceCall::Audit { workspace } => {
+                news(organization).await?;
+                let only = match workspace {
+                    Some(text) => Some(self.find(organization, &text).await?),
+                    None => None,
+                };
+                done(&audit::run(organization, &self.mounts, only.as_ref()).await?)
+            }
             DeviceCall::Check { deep } => done(&check::run(organization, &self.mounts, deep).await),
         }
     }
@@ -158,15 +166,9 @@ impl Work {
         Ok(views::workspace(&summary, None))
     }
 
-    /// The workspace that the person means, after a look at what is new, if the storage can be read. Damage there keeps
-    /// nobody from the files that are here: sync and the doctor tell of it.
+    /// The workspace that the person means, after a look at what is new.
     async fn find(&self, organization: &Arc<Organization>, text: &str) -> Result<WorkspaceSummary> {
-        match refresh(organization).await {
-            Err(failure) if failure.kind == Kind::Corrupt => {
-                tracing::warn!("the storage is damaged; using what is known")
-            }
-            answer => answer?,
-        }
+        news(organization).await?;
         organization.find_workspace(text).await.map_err(|error| match error.kind() {
             ErrorKind::NotFound => Failure::new(Kind::NotFound, format!("there is no workspace {text:?}"))
                 .hint("`mountctl workspace list` shows those that are"),
@@ -215,6 +217,18 @@ async fn refresh(organization: &Organization) -> Result<()> {
     match organization.refresh().await {
         Err(error) if error.kind() == ErrorKind::Offline => Ok(()),
         answer => Ok(answer?),
+    }
+}
+
+/// Looks at what is new, if the storage can be read. Damage there keeps nobody from what is here: sync and the doctor
+/// tell of it.
+async fn news(organization: &Organization) -> Result<()> {
+    match refresh(organization).await {
+        Err(failure) if failure.kind == Kind::Corrupt => {
+            tracing::warn!("the storage is damaged; using what is known");
+            Ok(())
+        }
+        answer => answer,
     }
 }
 

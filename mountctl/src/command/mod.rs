@@ -1,6 +1,7 @@
 //! What each command does: read the arguments, ask the agent, print the answer.
 
 mod agent;
+mod audit;
 mod device;
 mod doctor;
 mod generated;
@@ -58,6 +59,7 @@ pub(crate) fn run(cli: Cli, output: Output) -> Result<()> {
         Command::Wait(arguments) => sync::wait(&context, &arguments),
         Command::Device(Device::Recovery(command)) => recovery::run(&context, command),
         Command::Device(command) => device::run(&context, command),
+        Command::Audit(arguments) => audit::run(&context, arguments),
         Command::Doctor(arguments) => doctor::run(&context, &arguments),
         Command::Agent(Agent::Restart) => agent::restart(&context),
         Command::Agent(Agent::Keep) => keeper::run(&context.home, context.global.verbose),

@@ -6,6 +6,7 @@
 //! | [`found`] | a new organization |
 //! | [`workspace`], [`realm_keys`] | making and listing workspaces; their keys |
 //! | [`documents`] | manifests and blocks between their clear and their sealed form |
+//! | [`audit`] | what certificates tell of the past |
 //! | [`recovery`] | further devices of the same person |
 //! | [`verify`] | reading all of the storage to find damage |
 //! | [`device_store`] | device files on disk |
@@ -18,6 +19,7 @@
 //! was lost, look and decide again. So every operation may be repeated, and a crash between two statements leaves
 //! something that the next call or [`Organization::refresh`] carries on.
 
+pub mod audit;
 mod certificate_store;
 pub mod device_store;
 pub mod documents;
@@ -50,6 +52,7 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use self::certificate_store::{Appended, CertificateDatabase};
 pub use self::{
+    audit::Duty,
     device_store::{AvailableDevice, DeviceList, DeviceStore, Keyring, Protection, Unlock},
     found::{Founding, NewOrganization},
     keys::OrganizationKeys,

@@ -1,0 +1,69 @@
+//! What the organization's certificates tell of its past, and what they still ask for.
+//!
+//! Everything here comes from signed documents that this device holds, checked from the root key on each time it is
+//! asked. The storage is not asked, so it can neither add to the answer nor, once a certificate was seen here, take
+//! from it.
+
+use parsecfs_core::{
+    certificate::{Certificate, RealmNameCertificate, open_realm_name},
+    id::{RealmId, UserId},
+    name::EntryName,
+    storage::CertificateBatch,
+    trust::Trust,
+};
+
+use super::{Known, Organization, refused, replay};
+use crate::error::Result;
+
+/// What an owner still has to do about a workspace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Duty {
+    /// Which.
+    pub realm: RealmId,
+    /// Members that were revoked and keep their role until somebody takes it.
+    pub revoked_members: Vec<UserId>,
+    /// Its newest key is known to somebody who is no member any more, or it has none.
+    pub rotation_due: bool,
+}
+
+impl Organization {
+    /// Every certificate that this device holds, in the order of time.
+    pub async fn certificates(&self) -> Result<Vec<Certificate>> {
+        let batches = self.on_disk(|disk| disk.batches_after(0)).await?;
+        let nothing = Trust::new(self.device.root_verify_key, self.user_id());
+        replay(Known { trust: nothing.into(), seq: 0 }, &batches)?;
+        let read = |signed: &_| read(signed);
+        let mut certificates = batches.iter().flat_map(documents).map(read).collect::<Result<Vec<_>>>()?;
+        // Those of one time stay in their order: a user comes before the first device.
+        certificates.sort_by_key(Certificate::timestamp);
+        Ok(certificates)
+    }
+
+    /// The name in a certificate, if this user has the key.
+    pub async fn name_in(&self, certificate: &RealmNameCertificate) -> Option<EntryName> {
+        let keys = self.realm_keys(certificate.realm_id).await.ok()?;
+        open_realm_name(&certificate.encrypted_name, keys.key(certificate.key_index)?).ok()
+    }
+
+    /// What owners of this user's workspaces still have to do.
+    #[must_use]
+    pub fn duties(&self) -> Vec<Duty> {
+        let trust = self.trust();
+        let duty = |realm: &_| {
+            let (revoked_members, rotation_due) = trust.owner_duties(realm);
+            Duty { realm: realm.id(), revoked_members, rotation_due }
+        };
+        let duties = self.own_realms(&trust).into_iter().map(|(realm, _)| duty(realm));
+        duties.filter(|duty| duty.rotation_due || !duty.revoked_members.is_empty()).collect()
+    }
+}
+
+fn documents(batch: &CertificateBatch) -> impl Iterator<Item = &[u8]> {
+    let realms = batch.realm.values().flatten();
+    batch.common.iter().chain(realms).chain(&batch.shamir).map(|signed| &**signed)
+}
+
+/// After [`replay`] has checked it.
+fn read(signed: &[u8]) -> Result<Certificate> {
+    Certificate::read_without_trust(signed).map_err(|error| refused("a certificate".to_owned(), error))
+}
