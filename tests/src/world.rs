@@ -5,12 +5,14 @@ use std::{path::PathBuf, sync::Arc};
 use anyhow::{Context as _, Result, bail};
 use parsecfs_backends::objects;
 use parsecfs_core::{
-    certificate::DevicePurpose,
-    id::RealmId,
+    certificate::{DevicePurpose, UserProfile},
+    id::{DeviceId, RealmId, UserId},
     local_device::LocalDevice,
     name::{DeviceLabel, Email, EntryName, HumanHandle, OrganizationId},
+    statement::{self, Author, NewDevice, NewUser},
     storage::Storage,
 };
+use parsecfs_crypto::{PrivateKey, SecretKey, SigningKey, random_bytes};
 use parsecfs_vfs::{
     Workspace, WorkspaceOptions,
     clock::{Clock, SystemClock},
@@ -63,6 +65,41 @@ impl World {
     pub async fn second_device(&self, first: &Device, label: &str) -> Result<Device> {
         let device = first.organization.create_device(DeviceLabel::new(label)?, DevicePurpose::Standard).await?;
         self.open(label, device).await
+    }
+
+    /// A further person with a first device, brought in by an admin's device; both are called `name`.
+    pub async fn person(&self, admin: &Device, name: &str, profile: UserProfile) -> Result<Device> {
+        let by = &admin.organization;
+        let id = || uuid(random_bytes::<16>());
+        let device = LocalDevice {
+            user_id: UserId::from_bytes(id()),
+            device_id: DeviceId::from_bytes(id()),
+            device_label: DeviceLabel::new(name)?,
+            human_handle: HumanHandle::new(Email::new(&format!("{name}@example.com"))?, name)?,
+            signing_key: SigningKey::generate(),
+            private_key: PrivateKey::generate(),
+            initial_profile: profile,
+            user_realm_id: RealmId::from_bytes(id()),
+            user_realm_key: SecretKey::generate(),
+            local_symkey: SecretKey::generate(),
+            ..by.device().clone()
+        };
+        let new = NewUser {
+            human_handle: device.human_handle.clone(),
+            public_key: device.private_key.public_key(),
+            profile,
+            device: NewDevice {
+                id: device.device_id,
+                user: device.user_id,
+                label: device.device_label.clone(),
+                verify_key: device.signing_key.verify_key(),
+                purpose: DevicePurpose::Standard,
+            },
+        };
+        by.refresh().await?;
+        by.storage().append(statement::create_user(&new, &author(by, None))).await?;
+        by.refresh().await?;
+        self.open(name, device).await
     }
 
     /// Opens the organization as a device.
@@ -119,6 +156,22 @@ impl Device {
     pub async fn create_workspace(&self, name: &str) -> Result<RealmId> {
         Ok(self.organization.create_workspace(EntryName::new(name)?).await?)
     }
+}
+
+/// Signs as a device right after everything it knows, whatever the rules say.
+pub fn author(organization: &Organization, realm: Option<RealmId>) -> Author<'_> {
+    let cursor = organization.trust().cursor();
+    let last = cursor.common.max(realm.and_then(|realm| cursor.realm.get(&realm).copied()));
+    let now = organization.clock().now();
+    let device = organization.device();
+    let timestamp = last.map_or(now, |last| now.max(last.next()));
+    Author { device: device.device_id, key: &device.signing_key, timestamp }
+}
+
+fn uuid(mut id: [u8; 16]) -> [u8; 16] {
+    id[6] = id[6] & 0x0f | 0x40;
+    id[8] = id[8] & 0x3f | 0x80;
+    id
 }
 
 /// Paths on a volume, for tests that care about files and not about inodes.

@@ -42,7 +42,7 @@ impl Trust {
     fn new_user(&mut self, user: UserCertificate, author: Option<DeviceCertificate>) -> Result<UserCertificate> {
         match author {
             Some(author) => {
-                self.require_admin(&author, user.timestamp)?;
+                self.may_administrate(author.user_id, user.timestamp)?;
                 require(!self.users.contains_key(&user.user_id), "user exists already")?;
             }
             None => {
@@ -78,25 +78,18 @@ impl Trust {
     }
 
     fn update_user(&mut self, update: &UserUpdateCertificate, author: &DeviceCertificate) -> Result<()> {
-        require(author.user_id != update.user_id, "user changes own profile")?;
-        self.require_admin(author, update.timestamp)?;
-        let user = self.standing_user(update.user_id)?;
-        require(user.profile() != update.new_profile, "user has that profile already")?;
-        user.profiles.push((update.timestamp, update.new_profile));
+        self.may_change_profile(author.user_id, update.user_id, update.new_profile, update.timestamp)?;
+        self.user_mut(update.user_id)?.profiles.push((update.timestamp, update.new_profile));
         Ok(())
     }
 
     fn revoke_user(&mut self, revoked: &RevokedUserCertificate, author: &DeviceCertificate) -> Result<()> {
-        require(author.user_id != revoked.user_id, "user revokes itself")?;
-        self.require_admin(author, revoked.timestamp)?;
-        self.standing_user(revoked.user_id)?.revoked = Some(revoked.timestamp);
+        self.may_revoke(author.user_id, revoked.user_id, revoked.timestamp)?;
+        self.user_mut(revoked.user_id)?.revoked = Some(revoked.timestamp);
         Ok(())
     }
 
-    /// A user that exists and is not revoked, for writing.
-    fn standing_user(&mut self, id: UserId) -> Result<&mut UserTrust> {
-        let user = Arc::make_mut(self.users.get_mut(&id).ok_or(refuse("user is not known"))?);
-        require(user.revoked.is_none(), "user is revoked")?;
-        Ok(user)
+    fn user_mut(&mut self, id: UserId) -> Result<&mut UserTrust> {
+        Ok(Arc::make_mut(self.users.get_mut(&id).ok_or(refuse("user is not known"))?))
     }
 }

@@ -9,6 +9,7 @@
 
 mod common;
 mod realm;
+mod rules;
 mod sequester;
 mod shamir;
 
@@ -17,6 +18,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use parsecfs_crypto::VerifyKey;
 
 pub use realm::RealmTrust;
+pub use rules::Refusal;
 pub use sequester::SequesterTrust;
 pub use shamir::{ShamirSetup, ShamirTrust};
 
@@ -234,11 +236,6 @@ impl Trust {
 
     fn require_not_revoked(&self, author: &DeviceCertificate, at: Timestamp) -> Result<()> {
         require(!self.is_revoked(author.user_id, at), "author was revoked")
-    }
-
-    fn require_admin(&self, author: &DeviceCertificate, at: Timestamp) -> Result<()> {
-        self.require_not_revoked(author, at)?;
-        require(self.profile(author.user_id, at) == Some(UserProfile::Admin), "author is not an admin")
     }
 
     /// Opens a certificate with the key of whoever it names as its author: a device that existed, or the root key.

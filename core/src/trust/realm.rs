@@ -6,7 +6,7 @@ use super::{Trust, refuse, require, require_after};
 use crate::{
     certificate::{
         ArchivingConfiguration, Certificate, DeviceCertificate, RealmKeyRotationCertificate, RealmNameCertificate,
-        RealmRole, RealmRoleCertificate, UserProfile,
+        RealmRole, RealmRoleCertificate,
     },
     document::malformed,
     error::{Error, ErrorKind, Result},
@@ -132,8 +132,7 @@ impl Trust {
         };
         require(first.user_id == author.user_id, "a realm begins with the author's own role")?;
         require(first.role == Some(RealmRole::Owner), "a realm begins with an owner")?;
-        self.require_not_revoked(author, first.timestamp)?;
-        require(!self.is_outsider(author.user_id, first.timestamp), "an outsider creates a realm")?;
+        self.may_create_realm(author.user_id, first.timestamp)?;
         Ok(RealmTrust::new(id, first))
     }
 
@@ -141,69 +140,30 @@ impl Trust {
     fn after(&self, realm: &RealmTrust, certificate: Certificate, author: &DeviceCertificate) -> Result<RealmTrust> {
         let timestamp = certificate.timestamp();
         require_after(timestamp, Some(realm.last))?;
-        self.require_not_revoked(author, timestamp)?;
         let mut after = realm.clone();
         after.last = timestamp;
         match certificate {
             Certificate::RealmRole(role) => {
-                self.check_role(realm, &role, author)?;
+                self.may_change_role(author.user_id, realm, (role.user_id, role.role), timestamp)?;
                 after.set_role(&role);
             }
             Certificate::RealmName(name) => {
-                require_owner(realm, author)?;
+                self.may_govern(author.user_id, realm, timestamp)?;
                 require((1..=realm.key_index()).contains(&name.key_index), "realm name with an unknown key")?;
                 after.name = Some(name);
             }
             Certificate::RealmKeyRotation(rotation) => {
-                require_owner(realm, author)?;
+                self.may_govern(author.user_id, realm, timestamp)?;
                 require(rotation.key_index == realm.key_index() + 1, "rotation skips or repeats a key")?;
                 after.rotations.push(rotation);
             }
             Certificate::RealmArchiving(archiving) => {
-                require_owner(realm, author)?;
+                self.may_govern(author.user_id, realm, timestamp)?;
                 after.archiving = archiving.configuration;
             }
             _ => return Err(malformed("certificate does not belong to a realm")),
         }
         Ok(after)
-    }
-
-    fn check_role(&self, realm: &RealmTrust, given: &RealmRoleCertificate, author: &DeviceCertificate) -> Result<()> {
-        let at = given.timestamp;
-        let own = realm.role(author.user_id).ok_or(refuse("author has no role"))?;
-        require(!self.is_outsider(author.user_id, at), "an outsider gives a role")?;
-        if given.user_id == author.user_id {
-            return self.check_self_promotion(realm, given, own);
-        }
-        let current = realm.role(given.user_id);
-        let needed = match current.max(given.role) {
-            Some(RealmRole::Owner | RealmRole::Manager) => RealmRole::Owner,
-            Some(RealmRole::Contributor | RealmRole::Reader) | None => RealmRole::Manager,
-        };
-        require(own >= needed, "author's role does not allow to give or take this one")?;
-        require(current != given.role, "role is given already")?;
-        let target = self.user(given.user_id).filter(|user| user.existed_at(at)).ok_or(refuse("user is not known"))?;
-        if let Some(role) = given.role {
-            require(!target.revoked_at(at), "role for a revoked user")?;
-            let guest = target.profile_at(at) == UserProfile::Outsider;
-            require(!guest || role < RealmRole::Manager, "outsiders are neither owner nor manager")?;
-        }
-        Ok(())
-    }
-
-    /// Somebody becomes owner where nobody with a higher role is left.
-    fn check_self_promotion(&self, realm: &RealmTrust, given: &RealmRoleCertificate, own: RealmRole) -> Result<()> {
-        require(given.role == Some(RealmRole::Owner), "user changes own role to another than owner")?;
-        require(own != RealmRole::Owner, "role is given already")?;
-        let higher_left = realm.members().any(|(member, role)| {
-            let standing = !self.is_revoked(member, given.timestamp) && !self.is_outsider(member, given.timestamp);
-            role > own && standing
-        });
-        require(!higher_left, "somebody with a higher role is left")
-    }
-
-    fn is_outsider(&self, user: UserId, at: Timestamp) -> bool {
-        self.profile(user, at) == Some(UserProfile::Outsider)
     }
 
     /// What an owner has to do about a realm, as far as certificates tell (formats.md 3.7): revoked members to
@@ -217,8 +177,4 @@ impl Trust {
         let rotate = !remove.is_empty() || rotated.is_none() || due_since > rotated;
         (remove, rotate)
     }
-}
-
-fn require_owner(realm: &RealmTrust, author: &DeviceCertificate) -> Result<()> {
-    require(realm.role(author.user_id) == Some(RealmRole::Owner), "author is not an owner")
 }

@@ -5,6 +5,7 @@
 //! | [`keys`] | what a storage borrows of the device: signatures, seals of its logs |
 //! | [`found`] | a new organization |
 //! | [`workspace`], [`realm_keys`] | making and listing workspaces; their keys |
+//! | [`people`] | roles, profiles, the end of a user, new keys when somebody is gone |
 //! | [`documents`] | manifests and blocks between their clear and their sealed form |
 //! | [`audit`] | what certificates tell of the past |
 //! | [`recovery`] | further devices of the same person |
@@ -27,6 +28,7 @@ pub mod found;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 pub mod keys;
+pub mod people;
 pub mod realm_keys;
 pub mod recovery;
 pub mod verify;
@@ -56,6 +58,7 @@ pub use self::{
     device_store::{AvailableDevice, DeviceList, DeviceStore, Keyring, Protection, Unlock},
     found::{Founding, NewOrganization},
     keys::OrganizationKeys,
+    people::MemberSummary,
     recovery::{Recovery, open_recovery},
     workspace::WorkspaceSummary,
 };
@@ -182,7 +185,7 @@ impl Organization {
     }
 
     /// Takes in new certificates, all or none of an answer, and remembers them; then does what an owner owes to
-    /// workspaces that were begun. `Untrusted` names the rule that does not hold and changes nothing.
+    /// workspaces: what was begun, and a new key where somebody is gone. `Untrusted` names the rule that does not hold and changes nothing.
     pub async fn refresh(&self) -> Result<()> {
         self.poll().await?;
         self.finish_workspaces().await

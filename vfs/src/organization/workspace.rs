@@ -7,19 +7,15 @@
 
 use std::collections::BTreeMap;
 
+use super::{Organization, certificate_store::RecordKind, documents, random_id};
+use crate::error::{Error, ErrorKind, Result};
 use parsecfs_core::{
     certificate::{ArchivingConfiguration, RealmRole, open_realm_name},
     id::RealmId,
-    keys_bundle::KeysBundleAccess,
     name::EntryName,
     statement,
-    storage::Statement,
     trust::{RealmTrust, Trust},
 };
-use parsecfs_crypto::SecretKey;
-
-use super::{Organization, certificate_store::RecordKind, documents, random_id, refused};
-use crate::error::{Error, ErrorKind, Result};
 
 /// Shortest beginning of an id that stands for it.
 const ID_PREFIX_MIN: usize = 4;
@@ -74,8 +70,12 @@ impl Organization {
 
     async fn found_realm(&self, realm: RealmId) -> Result<()> {
         let made = self.append(|trust| {
-            let missing = trust.realm(realm).is_none();
-            Ok(missing.then(|| statement::create_realm(realm, self.user_id(), &self.author(trust, Some(realm)))))
+            if trust.realm(realm).is_some() {
+                return Ok(None);
+            }
+            let author = self.author(trust, Some(realm));
+            self.allowed(trust.may_create_realm(self.user_id(), author.timestamp))?;
+            Ok(Some(statement::create_realm(realm, self.user_id(), &author)))
         });
         match made.await {
             Err(error) if error.kind() == ErrorKind::Denied => {
@@ -86,12 +86,9 @@ impl Organization {
         }
     }
 
-    /// What an owner owes to a realm that was begun: its first key, and its name where it is known.
+    /// What an owner owes to a realm: a key that nobody has who is gone, and its name where it is known.
     async fn finish_workspace(&self, realm: RealmId, name: Option<EntryName>) -> Result<()> {
-        self.append(|trust| {
-            trust.realm(realm).filter(|realm| realm.key_index() == 0).map(|one| self.first_key(trust, one)).transpose()
-        })
-        .await?;
+        self.fulfil_duties(realm).await?;
         let Some(name) = name else { return Ok(()) };
         let keys = self.realm_keys(realm).await?;
         let key = documents::newest(realm, &keys)?;
@@ -103,13 +100,14 @@ impl Organization {
         self.on_disk(move |disk| disk.remove_record(RecordKind::PendingName, realm)).await
     }
 
-    /// Workspaces that were begun and not finished. Never in the way of reading: what fails now is tried next time.
+    /// Workspaces that were begun and not finished, or of which somebody is gone. Never in the way of reading: what fails now is tried next time.
     pub(super) async fn finish_workspaces(&self) -> Result<()> {
         let mut names = self.pending_names().await?;
         let trust = self.trust();
         for (realm, role) in self.own_realms(&trust) {
             let (id, name) = (realm.id(), names.remove(&realm.id()));
-            if role != RealmRole::Owner || (realm.key_index() > 0 && name.is_none()) {
+            let (remove, rotate) = trust.owner_duties(realm);
+            if role != RealmRole::Owner || (remove.is_empty() && !rotate && name.is_none()) {
                 continue;
             }
             if let Err(error) = self.finish_workspace(id, name).await {
@@ -117,19 +115,6 @@ impl Organization {
             }
         }
         Ok(())
-    }
-
-    fn first_key(&self, trust: &Trust, realm: &RealmTrust) -> Result<Statement> {
-        let members = realm.members().filter_map(|(user, _)| Some((user, trust.user(user)?.certificate().public_key)));
-        statement::rotate_key(
-            realm.id(),
-            Vec::new(),
-            SecretKey::generate(),
-            &KeysBundleAccess { keys_bundle_key: SecretKey::generate() },
-            members,
-            &self.author(trust, Some(realm.id())),
-        )
-        .map_err(|error| refused(format!("the key of a member of realm {}", realm.id()), error))
     }
 
     /// Realms in which this user has a role, but for the user's own.
@@ -190,7 +175,11 @@ impl Organization {
         let all = self.workspaces().await?;
         let named: Vec<_> =
             all.iter().filter(|one| one.name.as_ref().is_some_and(|name| name.reveal() == text)).collect();
-        let found = if named.is_empty() { all.iter().filter(|one| is_id(one.realm, text)).collect() } else { named };
+        let found = if named.is_empty() {
+            all.iter().filter(|one| is_id_start(&one.realm.to_string(), text)).collect()
+        } else {
+            named
+        };
         match found.as_slice() {
             [one] => Ok((*one).clone()),
             [] => Err(Error::new(ErrorKind::NotFound, "no such workspace")),
@@ -202,7 +191,8 @@ impl Organization {
     }
 }
 
-fn is_id(realm: RealmId, text: &str) -> bool {
+/// Whether `text` is this id or a beginning of it.
+pub(super) fn is_id_start(id: &str, text: &str) -> bool {
     let digits = text.replace('-', "").to_ascii_lowercase();
-    digits.len() >= ID_PREFIX_MIN && realm.to_string().starts_with(&digits)
+    digits.len() >= ID_PREFIX_MIN && id.starts_with(&digits)
 }
