@@ -3,14 +3,13 @@
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, Result, bail};
-use parsecfs_backends::objects;
+use parsecfs_backends::objects::{self, ObjectStorage};
 use parsecfs_core::{
     certificate::{DevicePurpose, UserProfile},
     id::{DeviceId, RealmId, UserId},
     local_device::LocalDevice,
     name::{DeviceLabel, Email, EntryName, HumanHandle, OrganizationId},
     statement::{self, Author, NewDevice, NewUser},
-    storage::Storage,
 };
 use parsecfs_crypto::{PrivateKey, SecretKey, SigningKey, random_bytes};
 use parsecfs_vfs::{
@@ -37,6 +36,8 @@ pub struct World {
 pub struct Device {
     /// Its view.
     pub organization: Arc<Organization>,
+    /// What is below it.
+    pub storage: Arc<ObjectStorage>,
     home: PathBuf,
 }
 
@@ -131,11 +132,11 @@ impl World {
         label: &str,
         device: LocalDevice,
         keys: Arc<OrganizationKeys>,
-        storage: Arc<dyn Storage>,
+        storage: Arc<ObjectStorage>,
     ) -> Result<Device> {
         let home = self.dir.path().join(label);
-        let organization = Organization::open(device, keys, storage, &home, self.clock.clone()).await?;
-        Ok(Device { organization, home })
+        let organization = Organization::open(device, keys, storage.clone(), &home, self.clock.clone()).await?;
+        Ok(Device { organization, storage, home })
     }
 }
 

@@ -14,8 +14,9 @@ use parsecfs_core::{
 use super::{
     Shared,
     entry::{Change, Draft, Head, Header, RawEntry, Said},
-    follow::{OrganizationLog, RealmLog},
+    follow::{OrganizationLog, RealmLog, RealmState},
     key,
+    organization::Organization,
     verbs::{Created, Creation},
 };
 
@@ -116,19 +117,27 @@ impl Shared {
     }
 
     fn draft_for_organization(&self, log: &mut OrganizationLog, change: &Change) -> Result<RawEntry> {
+        let said = self.said_in_organization(log)?;
+        (*log.state).clone().admit_changes(&said, std::slice::from_ref(change))?;
+        self.finish(LogId::Organization, log.state.head, &said, change)
+    }
+
+    pub(super) fn said_in_organization(&self, log: &mut OrganizationLog) -> Result<Said> {
         let author = self.options.signer.device_id();
-        let head = log.state.head;
-        let said = Said {
+        Ok(Said {
             author,
             op: log.memory.next_op(log.state.op(author))?,
             timestamp: log.state.next_timestamp((self.options.clock)()),
             organization: Head::EMPTY,
-        };
-        (*log.state).clone().admit_changes(&said, std::slice::from_ref(change))?;
+        })
+    }
+
+    /// The entry that comes after `head`.
+    pub(super) fn finish(&self, log: LogId, head: Head, said: &Said, change: &Change) -> Result<RawEntry> {
         let mut draft = Draft::default();
         draft.push(change);
-        let header = Header { log: LogId::Organization, seq: head.seq, prev: head.hash, key_index: 0 };
-        draft.finish(&header, &said, &*self.options.signer, &*self.options.keys)
+        let header = Header { log, seq: head.seq, prev: head.hash, key_index: 0 };
+        draft.finish(&header, said, &*self.options.signer, &*self.options.keys)
     }
 
     async fn append_to_realm(&self, realm: RealmId, statement: Statement) -> Result<()> {
@@ -158,7 +167,7 @@ impl Shared {
 
     /// Quotes the newest organization when a member was revoked since the log last did, so that no entry of his counts
     /// from here on. Every client that may write does it as soon as it sees the revocation.
-    pub(super) async fn fence(&self, log: &RealmLog, state: &mut super::follow::RealmState) -> Result<()> {
+    pub(super) async fn fence(&self, log: &RealmLog, state: &mut RealmState) -> Result<()> {
         let mut patience = Patience::default();
         let mut is_written = false;
         loop {
@@ -180,31 +189,26 @@ impl Shared {
         Ok(())
     }
 
-    async fn draft_for_realm(
-        &self,
-        log: &RealmLog,
-        state: &mut super::follow::RealmState,
-        change: &Change,
-    ) -> Result<RawEntry> {
+    async fn draft_for_realm(&self, log: &RealmLog, state: &mut RealmState, change: &Change) -> Result<RawEntry> {
         let organization = Arc::clone(&self.organization.lock().await.state);
+        let said = self.said_in_realm(state, &organization)?;
+        state.certificates.clone().admit_changes(&said, std::slice::from_ref(change), &organization)?;
+        self.finish(LogId::Realm(log.realm), state.head(), &said, change)
+    }
+
+    pub(super) fn said_in_realm(&self, state: &mut RealmState, organization: &Organization) -> Result<Said> {
         let author = self.options.signer.device_id();
-        let said = Said {
+        Ok(Said {
             author,
             op: state.memory.next_op(state.certificates.op(author).max(state.data.op(author)))?,
             timestamp: state.data.next_timestamp((self.options.clock)()),
             organization: organization.head,
-        };
-        state.certificates.clone().admit_changes(&said, std::slice::from_ref(change), &organization)?;
-        let mut draft = Draft::default();
-        draft.push(change);
-        let head = state.head();
-        let header = Header { log: LogId::Realm(log.realm), seq: head.seq, prev: head.hash, key_index: 0 };
-        draft.finish(&header, &said, &*self.options.signer, &*self.options.keys)
+        })
     }
 }
 
 /// The realm that a statement is about, `None` for the organization's.
-fn realm_of(statement: &Statement) -> Option<RealmId> {
+pub(super) fn realm_of(statement: &Statement) -> Option<RealmId> {
     match statement {
         Statement::Bootstrap { .. }
         | Statement::CreateUser { .. }

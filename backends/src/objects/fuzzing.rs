@@ -1,12 +1,18 @@
-//! What fuzzers are let at and nobody else: readers of the objects of an organization without a server.
+//! What fuzzers and tests are let at and nobody else: readers of the objects of an organization without a server, and a
+//! writer that keeps to no rule.
 //!
-//! Each takes any bytes, as they stand in the object or, where those are sealed, as they are once opened.
+//! Each reader takes any bytes, as they stand in the object or, where those are sealed, as they are once opened.
 
-use parsecfs_core::{id::RealmId, storage::LogId};
+use parsecfs_core::{
+    id::RealmId,
+    storage::{LogId, Result, Statement},
+};
 
 use super::{
+    ObjectStorage,
+    append::realm_of,
     checkpoint,
-    entry::{Body, RawEntry, digest_of},
+    entry::{Body, Change, RawEntry, digest_of},
     format::Format,
     key, pack,
 };
@@ -41,4 +47,28 @@ pub fn read_name(name: &str) {
     let _name = key::last_name(name);
     let _bell = key::bell_of(name);
     let _part = key::part(name);
+}
+
+/// Writes a statement into its log as a client does that keeps to no rule: signed, sealed and in its place, but whatever
+/// it says.
+pub async fn write_past_the_rules(storage: &ObjectStorage, statement: Statement) -> Result<()> {
+    let shared = &storage.shared;
+    let realm = realm_of(&statement);
+    let change = Change::Statement(Box::new(statement));
+    let organization = shared.organization_now().await?;
+    let entry = match realm {
+        None => {
+            let mut log = shared.organization.lock().await;
+            let said = shared.said_in_organization(&mut log)?;
+            shared.finish(LogId::Organization, log.state.head, &said, &change)?
+        }
+        Some(realm) => {
+            let log = shared.realm(realm)?;
+            let mut state = log.state.lock().await;
+            shared.follow_realm(&log, &mut state).await?;
+            let said = shared.said_in_realm(&mut state, &organization)?;
+            shared.finish(LogId::Realm(realm), state.head(), &said, &change)?
+        }
+    };
+    shared.create_entry(&entry).await.map(drop)
 }
