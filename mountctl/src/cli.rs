@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::rpc::{Profile, Role};
+
 /// Mounts end-to-end encrypted workspaces as drives.
 #[derive(Debug, Parser)]
 #[command(name = "mountctl", version, propagate_version = true, max_term_width = 100)]
@@ -60,6 +62,9 @@ pub enum Command {
     /// Workspaces
     #[command(subcommand)]
     Workspace(Workspace),
+    /// People
+    #[command(subcommand)]
+    User(User),
     /// Mount a workspace as a directory, in the background
     Mount(Mount),
     /// Unmount
@@ -194,6 +199,66 @@ pub enum Workspace {
     },
     /// List your workspaces
     List,
+    /// List who may do what in a workspace
+    Members {
+        /// Name, id, or start of the id
+        workspace: String,
+    },
+    /// Give somebody a role, or another one; yourself `owner` when no owner is left
+    Share {
+        /// Name, id, or start of the id
+        workspace: String,
+        /// Address, id, or start of the id
+        user: String,
+        /// What the person may do
+        role: Role,
+    },
+    /// Take somebody's role away; what is written from then on has a new key
+    Unshare {
+        /// Name, id, or start of the id
+        workspace: String,
+        /// Address, id, or start of the id
+        user: String,
+    },
+    /// Give a workspace another name
+    Rename {
+        /// Name, id, or start of the id
+        workspace: String,
+        /// The new name
+        name: String,
+    },
+    /// Seal what is written from now on with a new key
+    RotateKey {
+        /// Name, id, or start of the id
+        workspace: String,
+    },
+    /// Make a workspace read-only for everybody
+    Archive {
+        /// Name, id, or start of the id
+        workspace: String,
+        /// Let people write to it again
+        #[arg(long)]
+        undo: bool,
+    },
+}
+
+/// `user`
+#[derive(Debug, Subcommand)]
+pub enum User {
+    /// List everybody in the organization
+    List,
+    /// End somebody's membership, for ever
+    Revoke {
+        /// Address, id, or start of the id
+        user: String,
+    },
+    /// Give somebody another profile
+    Profile {
+        /// Address, id, or start of the id
+        user: String,
+        /// The profile
+        profile: Profile,
+    },
 }
 
 /// `mount`

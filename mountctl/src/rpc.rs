@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -152,6 +153,29 @@ pub enum DeviceCall {
         /// Its name.
         name: String,
     },
+    /// Answers a list of [`MemberView`].
+    Members {
+        /// Name, id, or start of the id.
+        workspace: String,
+    },
+    /// Answers [`MemberView`].
+    ChangeMember {
+        /// Name, id, or start of the id.
+        workspace: String,
+        /// What.
+        change: MemberChange,
+    },
+    /// Answers [`WorkspaceView`].
+    ChangeWorkspace {
+        /// Name, id, or start of the id.
+        workspace: String,
+        /// What.
+        change: WorkspaceChange,
+    },
+    /// Answers a list of [`UserView`].
+    Users,
+    /// Answers [`UserView`].
+    ChangeUser(UserChange),
     /// Answers [`MountView`].
     Mount {
         /// Name, id, or start of the id.
@@ -183,6 +207,106 @@ pub enum DeviceCall {
         /// Also read all that the storage keeps.
         deep: bool,
     },
+}
+
+/// What somebody may do in a workspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Reads, and sees history
+    Reader,
+    /// Also writes and restores
+    Contributor,
+    /// Also gives and takes reader and contributor
+    Manager,
+    /// Also gives and takes manager and owner, renames, rotates keys, archives
+    Owner,
+}
+
+/// What somebody may do in the organization.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Profile {
+    /// Also invites, revokes, and changes profiles
+    Admin,
+    /// Everything with workspaces
+    Standard,
+    /// Reads or contributes to what is shared; sees nobody's name
+    Outsider,
+}
+
+/// A change of somebody's role.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemberChange {
+    /// Gives one.
+    Share {
+        /// Address, id, or start of the id.
+        user: String,
+        /// Which.
+        role: Role,
+    },
+    /// Takes it away.
+    Unshare {
+        /// Address, id, or start of the id.
+        user: String,
+    },
+}
+
+impl MemberChange {
+    /// Whose.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        match self {
+            Self::Share { user, .. } | Self::Unshare { user } => user,
+        }
+    }
+}
+
+/// A change of a workspace.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkspaceChange {
+    /// Another name.
+    Rename {
+        /// Which.
+        name: String,
+    },
+    /// A new key.
+    RotateKey,
+    /// Read-only for everybody, or no longer.
+    Archive {
+        /// Which of both.
+        archived: bool,
+    },
+}
+
+/// A change of a user.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UserChange {
+    /// The end.
+    Revoke {
+        /// Address, id, or start of the id.
+        user: String,
+    },
+    /// Another profile.
+    Profile {
+        /// Address, id, or start of the id.
+        user: String,
+        /// Which.
+        profile: Profile,
+    },
+}
+
+impl UserChange {
+    /// Whom.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        match self {
+            Self::Revoke { user } | Self::Profile { user, .. } => user,
+        }
+    }
 }
 
 /// How to mount.
@@ -219,6 +343,16 @@ pub struct UserView {
     pub profile: String,
     /// Whether this user is no longer one.
     pub revoked: bool,
+}
+
+/// Somebody in a workspace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberView {
+    /// Who.
+    #[serde(flatten)]
+    pub user: UserView,
+    /// `reader`, `contributor`, `manager`, `owner`; absent when it was taken away.
+    pub role: Option<String>,
 }
 
 /// An organization as one of its devices sees it.
@@ -266,6 +400,9 @@ pub struct WorkspaceView {
     pub name: String,
     /// `reader`, `contributor`, `manager`, `owner`.
     pub role: String,
+    /// Whether it is read-only for everybody.
+    #[serde(default)]
+    pub archived: bool,
     /// Where it is mounted.
     pub mount: Option<PathBuf>,
 }
@@ -320,6 +457,9 @@ pub struct StatusView {
     pub role: String,
     /// Whether nothing can be changed through the mount.
     pub read_only: bool,
+    /// Why, when that is not the wish of who mounted it.
+    #[serde(default)]
+    pub read_only_reason: Option<String>,
     /// Whether the storage could be reached last time.
     pub online: bool,
     /// Whether nothing waits to go out.

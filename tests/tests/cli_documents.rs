@@ -21,7 +21,8 @@ fn documents_keep_their_shape() {
     });
     assert_eq!(shape(&home.ok(&["org", "list"])), json!([device]));
     assert_eq!(shape(&home.ok(&["device", "list"])), json!([device]));
-    let workspace = json!({"workspace_id": "string", "name": "string", "role": "string", "mount": "null"});
+    let workspace =
+        json!({"workspace_id": "string", "name": "string", "role": "string", "archived": "bool", "mount": "null"});
     assert_eq!(shape(&home.ok(&["workspace", "list"])), json!([workspace]));
     assert_eq!(home.ok(&["status"]), json!([]));
     let findings = home.ok(&["doctor"]);

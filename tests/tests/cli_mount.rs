@@ -32,7 +32,7 @@ fn mounting_twice_and_unmounting_twice_are_16() {
     let mounted = home.ok(&["mount", "Photos", &dir]);
     let expected = json!({
         "workspace_id": "string", "workspace": "string", "organization": "string", "device_id": "string",
-        "mount": "string", "read_only": "bool",
+        "mount": "string", "read_only": "bool", "read_only_reason": "null",
     });
     assert_eq!(shape(&mounted), expected);
     assert_eq!(home.fails(16, &["mount", "Photos", &other])["kind"], "already_mounted");
@@ -52,7 +52,7 @@ fn what_is_written_is_there_after_a_remount_and_reported_as_synced() {
     assert_eq!(waited[0]["synced"], true);
     let status = home.ok(&["status", &dir]);
     let expected = json!({
-        "workspace_id": "string", "workspace": "string", "mount": "string", "role": "string", "read_only": "bool",
+        "workspace_id": "string", "workspace": "string", "mount": "string", "role": "string", "read_only": "bool", "read_only_reason": "null",
         "online": "bool", "synced": "bool", "upload": {"items": "number", "bytes": "number"},
         "download": {"items": "number", "bytes": "number"}, "waiting": [], "corrupt": [],
         "cache_used": "number", "cache_limit": "number", "defects": "number",

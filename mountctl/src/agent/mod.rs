@@ -8,6 +8,7 @@ mod audit;
 mod check;
 mod deep;
 mod mounts;
+mod people;
 mod record;
 pub mod server;
 mod session;

@@ -47,7 +47,6 @@ const CACHE_BYTES_MAX: u64 = 20 << 30;
 /// A mounted workspace.
 struct Live {
     view: MountView,
-    role: String,
     workspace: Arc<Workspace>,
     mount: Arc<Mount>,
 }
@@ -82,7 +81,11 @@ impl Mounts {
     }
 
     pub(super) fn list(&self) -> Vec<MountView> {
-        self.live(|live| live.values().map(|live| live.view.clone()).collect())
+        let now = |live: &Arc<Live>| {
+            let writable = live.workspace.organization().writable(live.workspace.realm());
+            MountView { read_only: live.view.read_only || !writable, ..live.view.clone() }
+        };
+        self.live(|live| live.values().map(now).collect())
     }
 
     /// Where this workspace is mounted.
@@ -102,7 +105,8 @@ impl Mounts {
             return Err(work::already(&live.view));
         }
         let dir = self.mount_point(summary, dir)?;
-        let read_only = options.read_only || !organization.writable(summary.realm);
+        // A role may change while it is mounted: what it allows is for the volume to say, not for the kernel.
+        let read_only = options.read_only;
         let tape = survival::new_tape()?;
         let workspace = self.open(organization, summary.realm, options.cache_bytes, Some(&tape)).await?;
         let (folder, noted) = (self.home.agent_folder().to_owned(), dir.clone());
@@ -110,7 +114,7 @@ impl Mounts {
             record::remember(&folder, &noted).map_err(|error| Failure::io("cannot note the mount", &error))
         })
         .await?;
-        let mount = match mount_on(&workspace, &dir, mount_options(&options, read_only)).await {
+        let mount = match mount_on(&workspace, &dir, mount_options(&options)).await {
             Ok(mount) => mount,
             Err(error) => {
                 self.forget(dir.clone()).await;
@@ -135,7 +139,7 @@ impl Mounts {
         left: LeftMount,
     ) -> Result<()> {
         let LeftMount { note, descriptor, tape } = left;
-        let read_only = note.options.read_only || !organization.writable(summary.realm);
+        let read_only = note.options.read_only;
         let workspace = self.open(organization, summary.realm, note.options.cache_bytes, Some(&tape)).await?;
         let resumed = workspace.clone();
         let mount = blocking(move || Ok(resumed.resume(&note.dir, descriptor, note.agreed)?)).await?;
@@ -160,8 +164,7 @@ impl Mounts {
             mount: mount.dir().to_owned(),
             read_only,
         };
-        let role = views::role(summary.role).to_owned();
-        let live = Arc::new(Live { view: view.clone(), role, workspace, mount });
+        let live = Arc::new(Live { view: view.clone(), workspace, mount });
         self.live(|all| all.insert(summary.realm, live.clone()));
         tokio::spawn(self.clone().watch(summary.realm, live));
         view
@@ -298,7 +301,7 @@ impl Mounts {
     }
 
     async fn status_of(&self, live: &Live) -> Result<StatusView> {
-        views::status(&live.view.workspace, &live.role, Some(&live.view), &live.workspace, &self.kept).await
+        views::status(&live.view.workspace, Some(&live.view), &live.workspace, &self.kept).await
     }
 
     pub(super) async fn path_status(&self, realm: RealmId, inode: u64) -> Result<PathView> {
@@ -333,8 +336,7 @@ impl Mounts {
         }
         let workspace = self.open(organization, summary.realm, None, None).await?;
         let damage = workspace.check().await;
-        let status =
-            views::status(&views::name(summary), views::role(summary.role), None, &workspace, &self.kept).await;
+        let status = views::status(&views::name(summary), None, &workspace, &self.kept).await;
         workspace.close().await?;
         Ok(Some((status?, damage?)))
     }
@@ -371,8 +373,7 @@ impl Mounts {
         }
         let workspace = self.open(organization, summary.realm, None, None).await?;
         let synced = workspace.sync().await;
-        let status =
-            views::status(&views::name(summary), views::role(summary.role), None, &workspace, &self.kept).await;
+        let status = views::status(&views::name(summary), None, &workspace, &self.kept).await;
         workspace.close().await?;
         synced?;
         status
@@ -424,8 +425,8 @@ fn unsynced(view: &MountView) -> Failure {
     )
 }
 
-fn mount_options(options: &MountRequest, read_only: bool) -> MountOptions {
-    MountOptions { read_only, allow_other: options.allow_other }
+fn mount_options(options: &MountRequest) -> MountOptions {
+    MountOptions { read_only: options.read_only, allow_other: options.allow_other }
 }
 
 fn mount_failure(error: parsecfs_vfs::error::Error, dir: &Path) -> Failure {

@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use parsecfs_core::{
     certificate::{RealmRole, UserProfile},
+    id::RealmId,
     name::EntryName,
 };
 use parsecfs_vfs::{
@@ -17,7 +18,7 @@ use crate::{
     failure::Result,
     keeper::Kept,
     output,
-    rpc::{AgentView, Amount, MountView, OrganizationView, StatusView, UserView, Waiting, WorkspaceView},
+    rpc::{AgentView, Amount, MemberView, MountView, OrganizationView, StatusView, UserView, Waiting, WorkspaceView},
 };
 
 pub(super) fn organization(organization: &Organization) -> OrganizationView {
@@ -33,10 +34,14 @@ pub(super) fn organization(organization: &Organization) -> OrganizationView {
     }
 }
 
-fn user(user: UserSummary) -> UserView {
+pub(super) fn member(who: UserSummary, given: Option<RealmRole>) -> MemberView {
+    MemberView { user: user(who), role: given.map(|given| role(given).to_owned()) }
+}
+
+pub(super) fn user(user: UserSummary) -> UserView {
     let (email, name) = match &user.human_handle {
         Some(handle) => (handle.email().to_string(), handle.label().to_owned()),
-        None => (String::new(), String::new()),
+        None => (format!("{}@redacted.invalid", user.id), user.id.to_string()),
     };
     UserView {
         user_id: user.id.to_string(),
@@ -52,6 +57,7 @@ pub(super) fn workspace(summary: &WorkspaceSummary, mount: Option<PathBuf>) -> W
         workspace_id: summary.realm.to_string(),
         name: name(summary),
         role: role(summary.role).to_owned(),
+        archived: summary.archived,
         mount,
     }
 }
@@ -81,7 +87,6 @@ pub(super) fn role(role: RealmRole) -> &'static str {
 /// How a workspace is.
 pub(super) async fn status(
     name: &str,
-    role: &str,
     mount: Option<&MountView>,
     workspace: &Arc<Workspace>,
     kept: &Kept,
@@ -101,12 +106,14 @@ pub(super) async fn status(
     });
     let damaged = sync.problems.iter().filter(|problem| problem.kind == ErrorKind::Corrupt);
     let corrupt = damaged.map(|problem| problem.id.to_string()).collect();
+    let (role, read_only_reason) = standing(workspace.organization(), workspace.realm());
     Ok(StatusView {
         workspace_id: workspace.realm().to_string(),
         workspace: name.to_owned(),
         mount: mount.map(|mount| mount.mount.clone()),
         role: role.to_owned(),
-        read_only: mount.is_some_and(|mount| mount.read_only),
+        read_only: mount.is_some_and(|mount| mount.read_only) || read_only_reason.is_some(),
+        read_only_reason,
         online: sync.online,
         synced: sync.upload_entries == 0,
         upload: Amount { items: sync.upload_entries, bytes: sync.upload_bytes },
@@ -118,6 +125,21 @@ pub(super) async fn status(
         defects: now.defects,
         agent: agent(kept),
     })
+}
+
+/// This user's role now, and why nothing can be changed.
+fn standing(organization: &Organization, realm: RealmId) -> (&'static str, Option<String>) {
+    let user = organization.user_id();
+    let revoked = organization.users().iter().any(|one| one.id == user && one.revoked.is_some());
+    let held = organization.role(realm);
+    let reason = match held {
+        _ if revoked => "you were revoked from the organization; what was not synced is kept on this device",
+        None => "your role was taken away; what was not synced is kept on this device",
+        Some(RealmRole::Reader) => "readers change nothing",
+        Some(_) if !organization.writable(realm) => "the workspace is archived",
+        Some(_) => return (held.map_or("none", role), None),
+    };
+    (held.map_or("none", role), Some(reason.to_owned()))
 }
 
 /// This process.

@@ -21,7 +21,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::{audit, check, mounts::Mounts, server::Answer, session, session::Sessions, survival::Left, views};
+use super::{audit, check, mounts::Mounts, people, server::Answer, session, session::Sessions, survival::Left, views};
 use crate::{
     daemon,
     exit::Kind,
@@ -118,6 +118,28 @@ impl Work {
             }
             DeviceCall::Workspaces => done(&self.workspaces(organization).await?),
             DeviceCall::CreateWorkspace { name } => done(&self.create_workspace(organization, &name).await?),
+            DeviceCall::Members { workspace } => {
+                let summary = self.find(organization, &workspace).await?;
+                done(&people::members(organization, &summary))
+            }
+            DeviceCall::ChangeMember { workspace, change } => {
+                let summary = self.find(organization, &workspace).await?;
+                done(&people::change_member(organization, &summary, change).await?)
+            }
+            DeviceCall::ChangeWorkspace { workspace, change } => {
+                let summary = self.find(organization, &workspace).await?;
+                people::change_workspace(organization, &summary, change).await?;
+                let changed = organization.find_workspace(&summary.realm.to_string()).await?;
+                done(&views::workspace(&changed, self.mounts.dir(summary.realm)))
+            }
+            DeviceCall::Users => {
+                refresh(organization).await?;
+                done(&organization.users().into_iter().map(views::user).collect::<Vec<_>>())
+            }
+            DeviceCall::ChangeUser(change) => {
+                refresh(organization).await?;
+                done(&people::change_user(organization, change).await?)
+            }
             DeviceCall::Mount { workspace, dir, options } => {
                 let summary = self.find(organization, &workspace).await?;
                 done(&self.mounts.mount(organization, &summary, dir, options).await?)

@@ -12,6 +12,7 @@ mod recovery;
 mod status;
 mod sync;
 mod umount;
+mod user;
 mod workspace;
 
 use serde::de::DeserializeOwned;
@@ -52,6 +53,7 @@ pub(crate) fn run(cli: Cli, output: Output) -> Result<()> {
         Command::Quickstart(arguments) => quickstart::run(&context, arguments),
         Command::Org(command) => org::run(&context, command),
         Command::Workspace(command) => workspace::run(&context, command),
+        Command::User(command) => user::run(&context, command),
         Command::Mount(arguments) => mount::run(&context, arguments),
         Command::Umount(arguments) => umount::run(&context, &arguments),
         Command::Status(arguments) => status::run(&context, &arguments),

@@ -55,7 +55,11 @@ pub(super) fn all_text(all: &[StatusView]) -> String {
 /// A status for people.
 pub(super) fn text(status: &StatusView) -> String {
     let mount = status.mount.as_ref().map_or_else(|| "not mounted".to_owned(), |dir| dir.display().to_string());
-    let access = if status.read_only { "read-only" } else { "read and write" };
+    let access = match (status.read_only, &status.read_only_reason) {
+        (true, Some(reason)) => format!("read-only: {reason}"),
+        (true, None) => "read-only".to_owned(),
+        (false, _) => "read and write".to_owned(),
+    };
     let state = match (status.synced, status.online) {
         (true, true) => "synced".to_owned(),
         (true, false) => "synced, offline".to_owned(),
