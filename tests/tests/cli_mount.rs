@@ -32,7 +32,7 @@ fn mounting_twice_and_unmounting_twice_are_16() {
     let mounted = home.ok(&["mount", "Photos", &dir]);
     let expected = json!({
         "workspace_id": "string", "workspace": "string", "organization": "string", "device_id": "string",
-        "mount": "string", "read_only": "bool", "read_only_reason": "null",
+        "mount": "string", "read_only": "bool",
     });
     assert_eq!(shape(&mounted), expected);
     assert_eq!(home.fails(16, &["mount", "Photos", &other])["kind"], "already_mounted");

@@ -137,6 +137,7 @@ fn users_are_listed_revoked_and_given_profiles() {
     assert_eq!(alice.fails(14, &["workspace", "share", "Photos", BOB, "reader"])["kind"], "denied");
 }
 
+/// [S41]
 #[test]
 fn a_role_change_shows_in_the_live_mount_and_back() {
     if !can_mount() {
