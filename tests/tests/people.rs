@@ -180,3 +180,28 @@ async fn an_orphaned_workspace_is_taken_over_by_the_highest_member_left() {
     assert!(bob.organization.members(realm).iter().all(|member| member.user.id != founder));
     give(&bob, realm, &carol, RealmRole::Manager).await;
 }
+
+#[tokio::test]
+async fn what_a_revoked_device_had_not_synced_stays_on_it_and_goes_nowhere() {
+    let (world, alice, bob, realm) = alice_and_bob().await;
+    give(&alice, realm, &bob, RealmRole::Contributor).await;
+    let his = bob.workspace(realm).await.unwrap();
+    his.sync().await.unwrap();
+    his.volume().put("draft", b"not sent yet").unwrap();
+    alice.organization.revoke_user(bob.organization.user_id()).await.unwrap();
+    // He may hear of it by being refused, or by the certificate.
+    let refused = his.sync().await.and(bob.organization.refresh().await);
+    assert!(refused.is_err() || !bob.organization.writable(realm));
+    let hers = alice.workspace(realm).await.unwrap();
+    hers.sync().await.unwrap();
+    assert_eq!(hers.volume().names("").unwrap(), Vec::<String>::new());
+
+    his.close().await.unwrap();
+    let device = bob.organization.device().clone();
+    drop((his, bob));
+    let bob = world.open("bob", device).await.unwrap();
+    let his = bob.workspace(realm).await.unwrap();
+    assert_eq!(content(his.volume(), "draft").await.unwrap(), b"not sent yet");
+    assert!(his.status().unwrap().sync.upload_entries > 0, "it is still counted as unsynced");
+    assert!(his.volume().put("more", b"no").is_err());
+}
