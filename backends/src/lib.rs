@@ -9,9 +9,11 @@
 //! | [`layer`] | wraps a storage in a storage: record, fault, lazy |
 //! | [`memory`] | the strict server in memory that tests use |
 //! | [`objects`] | an organization without a server, in any object store with create-if-absent: a directory |
+//! | [`parsec`] | an organization on a Parsec v3 server |
 
 pub mod conformance;
 pub mod layer;
 pub mod memory;
 pub mod objects;
+pub mod parsec;
 mod statement;

@@ -47,6 +47,7 @@ impl MemoryServer {
             commit_writes_max: 128,
             atomic_commit: true,
             enforces_roles: true,
+            mailbox: true,
             event_latency_ms: Some(0),
         })
     }

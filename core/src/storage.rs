@@ -60,13 +60,14 @@ pub enum ErrorKind {
 pub struct Error {
     kind: ErrorKind,
     context: String,
+    after: Option<Timestamp>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
     /// An error without a deeper cause.
     pub fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
-        Self { kind, context: context.into(), source: None }
+        Self { kind, context: context.into(), after: None, source: None }
     }
 
     /// The same with what caused it.
@@ -74,6 +75,19 @@ impl Error {
     pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// The same for a document whose timestamp has to be after this one.
+    #[must_use]
+    pub fn only_after(mut self, last: Timestamp) -> Self {
+        self.after = Some(last);
+        self
+    }
+
+    /// After which time the document would have to be signed, where that was what stood in the way.
+    #[must_use]
+    pub fn after(&self) -> Option<Timestamp> {
+        self.after
     }
 
     /// What to do next.
@@ -108,6 +122,8 @@ pub struct Capabilities {
     pub atomic_commit: bool,
     /// Whether the storage itself refuses what a role does not allow. Otherwise readers reject it.
     pub enforces_roles: bool,
+    /// Whether the two sides of an invitation can leave each other notes by [`Mailbox`].
+    pub mailbox: bool,
     /// How long a reader may wait to hear of another device's change by [`EventSource::events`], in ms;
     /// `None`: it never hears and must poll.
     pub event_latency_ms: Option<u64>,

@@ -17,6 +17,7 @@ use crate::{
 };
 pub use action::{Action, Address, open_path, seal_path};
 use parts::Parts;
+pub use parts::escape;
 
 /// A Parsec server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -7,6 +7,7 @@ pub mod local_model;
 pub mod medium;
 pub mod mounted;
 pub mod parsec_package;
+pub mod parsec_server;
 pub mod power;
 pub mod processes;
 pub mod simulation;

@@ -166,6 +166,7 @@ pub fn capabilities() -> Capabilities {
         commit_writes_max: COMMIT_WRITES_MAX,
         atomic_commit: true,
         enforces_roles: false,
+        mailbox: true,
         event_latency_ms: Some(u64::try_from(POLL.as_millis()).expect("half a minute")),
     }
 }

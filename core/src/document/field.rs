@@ -18,8 +18,8 @@ use crate::{
 const EXT_TIME: i8 = 1;
 const EXT_UUID: i8 = 2;
 
-/// A value of a document.
-pub(crate) trait Field: Sized {
+/// A value of a document, or of a message to a Parsec server.
+pub trait Field: Sized {
     /// Reads it; nil is an error unless the type is optional.
     fn read(value: Value) -> Result<Self>;
     /// Writes it.
@@ -209,7 +209,7 @@ impl<K: Field + Ord, V: Field> Field for BTreeMap<K, V> {
 }
 
 /// A list of any length.
-pub(crate) fn read_list<T: Field>(value: Value) -> Result<Vec<T>> {
+pub fn read_list<T: Field>(value: Value) -> Result<Vec<T>> {
     let Value::Array(values) = value else {
         return Err(malformed("not a list"));
     };

@@ -145,7 +145,11 @@ fn shape(marker: u8) -> Option<(usize, usize)> {
 }
 
 /// Encodes a value as it stands in documents without a frame.
-pub(crate) fn to_msgpack(document: &Value) -> Vec<u8> {
+///
+/// # Panics
+/// Never: writing into memory does not fail.
+#[must_use]
+pub fn to_msgpack(document: &Value) -> Vec<u8> {
     let mut bytes = Vec::new();
     rmpv::encode::write_value(&mut bytes, document).expect("writing into memory does not fail");
     bytes
@@ -170,7 +174,7 @@ fn wipe(value: Value) {
 }
 
 /// Decodes the first value; whatever follows it is ignored, as all readers do.
-pub(crate) fn from_msgpack(mut bytes: &[u8]) -> Result<Value> {
+pub fn from_msgpack(mut bytes: &[u8]) -> Result<Value> {
     count_values(bytes).ok_or(malformed("not a msgpack value, or too many"))?;
     rmpv::decode::read_value_with_max_depth(&mut bytes, DEPTH_MAX).map_err(|_| malformed("not a msgpack value"))
 }

@@ -16,12 +16,11 @@ use std::fmt;
 
 use rmpv::Value;
 
-pub(crate) use field::{Field, field_enum, read_list};
+pub(crate) use field::field_enum;
+pub use field::{Field, read_list};
 pub(crate) use fields::{Fields, Writer, take_type, type_of};
-pub use frame::DOCUMENT_BYTES_MAX;
-pub(crate) use frame::{
-    from_frame, from_msgpack, from_secret_frame, to_frame, to_msgpack, to_secret_frame, to_secret_msgpack,
-};
+pub use frame::{DOCUMENT_BYTES_MAX, from_msgpack, to_msgpack};
+pub(crate) use frame::{from_frame, from_secret_frame, to_frame, to_secret_frame, to_secret_msgpack};
 pub(crate) use kind::{Document, documents};
 pub(crate) use signed::{sign, sign_secret, verify, without_trust};
 

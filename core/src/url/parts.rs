@@ -82,7 +82,8 @@ pub(super) fn unescape(text: &str) -> Result<String> {
 }
 
 /// Writes everything but letters, digits, `-` and `_` of ASCII as `%XX`.
-pub(super) fn escape(text: &str) -> String {
+#[must_use]
+pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

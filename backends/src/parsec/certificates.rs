@@ -1,0 +1,272 @@
+//! Certificates and keys bundles on a server.
+//!
+//! A statement that the server calls done, too late or contradictory may be this device's own whose answer was lost:
+//! it is looked for, byte by byte, before it is called a conflict.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures::{FutureExt, future::BoxFuture};
+use parsecfs_core::{
+    certificate::Certificate,
+    document::{Field, read_list},
+    id::{RealmId, UserId},
+    storage::{
+        Bytes, CertificateBatch, CertificateCursor, CertificateStore, Error, ErrorKind, KeysBundle, Result, Statement,
+    },
+    time::Timestamp,
+};
+use rmpv::Value;
+
+use super::{
+    ParsecStorage,
+    command::{Reply, Request},
+    server::Family,
+    vlobs::typed_list,
+};
+use crate::statement::{claim_of, main_certificate};
+
+impl CertificateStore for ParsecStorage {
+    fn certificates<'a>(&'a self, cursor: &'a CertificateCursor) -> BoxFuture<'a, Result<CertificateBatch>> {
+        async move {
+            let batch = self.fetch_certificates(cursor).await?;
+            self.seen(|seen| {
+                seen.cursor = cursor.clone();
+                for (realm, certificates) in &batch.realm {
+                    for certificate in certificates {
+                        // A bad one is for the reader to refuse.
+                        if let Ok(Certificate::RealmKeyRotation(rotation)) = claim_of(certificate) {
+                            seen.key_index.insert(*realm, rotation.key_index);
+                        }
+                    }
+                }
+            });
+            Ok(batch)
+        }
+        .boxed()
+    }
+
+    fn append<'a>(&'a self, statement: Statement) -> BoxFuture<'a, Result<()>> {
+        async move {
+            let main = Arc::clone(main_certificate(&statement));
+            let redacted = redacted_of(&statement);
+            let realm = realm_of(&statement);
+            let family = match statement {
+                Statement::Bootstrap { .. } => Family::Anonymous,
+                _ => Family::Authenticated(&*self.signer),
+            };
+            let reply = self.server.call(family, self.request(statement)?).await?;
+            if reply.status() == "ok" {
+                return Ok(());
+            }
+            let founded = reply.status() == "invalid_bootstrap_token";
+            let refusal = reply.refusal();
+            if !founded && refusal.kind() != ErrorKind::VersionConflict {
+                return Err(refusal);
+            }
+            match self.holds(&main, redacted.as_ref(), realm).await {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(refusal),
+                // Who founds an organization that is another's is not known there.
+                Err(error) if matches!(family, Family::Anonymous) && error.kind() != ErrorKind::Offline => Err(refusal),
+                Err(error) => Err(error),
+            }
+        }
+        .boxed()
+    }
+
+    fn keys_bundle<'a>(&'a self, realm: RealmId, key_index: Option<u64>) -> BoxFuture<'a, Result<KeysBundle>> {
+        async move {
+            match key_index {
+                Some(index) => self.bundle(realm, index).await?.ok_or_else(|| no_bundle(realm)),
+                None => self.newest_bundle(realm).await,
+            }
+        }
+        .boxed()
+    }
+}
+
+fn no_bundle(realm: RealmId) -> Error {
+    Error::new(ErrorKind::NotFound, format!("there is no such keys bundle of realm {realm} for this user"))
+}
+
+impl ParsecStorage {
+    async fn fetch_certificates(&self, cursor: &CertificateCursor) -> Result<CertificateBatch> {
+        let CertificateCursor { common, sequester, shamir, realm } = cursor;
+        let request = Request::new("certificate_get")
+            .with("common_after", common)
+            .with("sequester_after", sequester)
+            .with("shamir_recovery_after", shamir)
+            .with("realm_after", realm);
+        let mut reply = self.call(request).await?.ok()?;
+        let realms: BTreeMap<RealmId, Certificates> = reply.get("realm_certificates")?;
+        Ok(CertificateBatch {
+            sequester: certificates(&mut reply, "sequester_certificates")?,
+            common: certificates(&mut reply, "common_certificates")?,
+            realm: realms
+                .into_iter()
+                .map(|(realm, list)| (realm, list.0))
+                .filter(|(_, list)| !list.is_empty())
+                .collect(),
+            shamir: certificates(&mut reply, "shamir_recovery_certificates")?,
+        })
+    }
+
+    /// Whether the server holds exactly this certificate.
+    async fn holds(&self, main: &Bytes, redacted: Option<&Bytes>, realm: Option<RealmId>) -> Result<bool> {
+        let before = Timestamp::from_micros(claim_of(main)?.timestamp().as_micros().saturating_sub(1));
+        let mut cursor = self.seen(|seen| seen.cursor.clone());
+        match realm {
+            Some(realm) => {
+                cursor.realm.extend(before.map(|before| (realm, before)));
+            }
+            None => cursor.common = before,
+        }
+        let batch = self.fetch_certificates(&cursor).await?;
+        let topic = realm.map_or(Some(&batch.common), |realm| batch.realm.get(&realm));
+        Ok(topic.into_iter().flatten().any(|there| there == main || Some(there) == redacted))
+    }
+
+    fn request(&self, statement: Statement) -> Result<Request> {
+        Ok(match statement {
+            Statement::Bootstrap { user, device, redacted_user, redacted_device } => {
+                Request::new("organization_bootstrap")
+                    .with("bootstrap_token", &self.bootstrap_token)
+                    .with("root_verify_key", &self.root)
+                    .with_bytes("user_certificate", &user)
+                    .with_bytes("device_certificate", &device)
+                    .with_bytes("redacted_user_certificate", &redacted_user)
+                    .with_bytes("redacted_device_certificate", &redacted_device)
+                    .with_value("sequester_authority_certificate", Value::Nil)
+            }
+            Statement::CreateUser { user, device, redacted_user, redacted_device } => Request::new("user_create")
+                .with_bytes("user_certificate", &user)
+                .with_bytes("device_certificate", &device)
+                .with_bytes("redacted_user_certificate", &redacted_user)
+                .with_bytes("redacted_device_certificate", &redacted_device),
+            Statement::CreateDevice { device, redacted_device } => Request::new("device_create")
+                .with_bytes("device_certificate", &device)
+                .with_bytes("redacted_device_certificate", &redacted_device),
+            Statement::UpdateUser { certificate } => {
+                Request::new("user_update").with_bytes("user_update_certificate", &certificate)
+            }
+            Statement::RevokeUser { certificate } => {
+                Request::new("user_revoke").with_bytes("revoked_user_certificate", &certificate)
+            }
+            Statement::CreateRealm { certificate, .. } => {
+                Request::new("realm_create").with_bytes("realm_role_certificate", &certificate)
+            }
+            Statement::Share { certificate, key_index, access, .. } => Request::new("realm_share")
+                .with_bytes("realm_role_certificate", &certificate)
+                .with_bytes("recipient_keys_bundle_access", &access)
+                .with("key_index", &key_index),
+            Statement::Unshare { certificate, .. } => {
+                Request::new("realm_unshare").with_bytes("realm_role_certificate", &certificate)
+            }
+            Statement::RotateKey { certificate, bundle, accesses, .. } => Request::new("realm_rotate_key")
+                .with_bytes("realm_key_rotation_certificate", &certificate)
+                .with_value("per_participant_keys_bundle_access", per_user(&accesses))
+                .with_value("per_sequester_service_keys_bundle_access", Value::Nil)
+                .with_bytes("keys_bundle", &bundle),
+            Statement::RenameRealm { certificate, .. } => Request::new("realm_rename")
+                .with_bytes("realm_name_certificate", &certificate)
+                .with("initial_name_or_fail", &false),
+            Statement::ArchiveRealm { certificate, .. } => {
+                Request::new("realm_update_archiving").with_bytes("archiving_certificate", &certificate)
+            }
+        })
+    }
+
+    /// The bundle of a key; `None` when there is none, or no access to it.
+    async fn bundle(&self, realm: RealmId, key_index: u64) -> Result<Option<KeysBundle>> {
+        Ok(match self.ask_bundle(realm, key_index).await? {
+            Bundle::Here(bundle) => Some(bundle),
+            Bundle::NoAccess | Bundle::None => None,
+        })
+    }
+
+    async fn ask_bundle(&self, realm: RealmId, key_index: u64) -> Result<Bundle> {
+        let request = Request::new("realm_get_keys_bundle").with("realm_id", &realm).with("key_index", &key_index);
+        let mut reply = self.call(request).await?;
+        match reply.status() {
+            "ok" => {
+                let (bundle, access): (Vec<u8>, Vec<u8>) =
+                    (reply.get("keys_bundle")?, reply.get("keys_bundle_access")?);
+                Ok(Bundle::Here(KeysBundle { key_index, bundle: bundle.into(), access: access.into() }))
+            }
+            "access_not_available_for_author" => Ok(Bundle::NoAccess),
+            "bad_key_index" => Ok(Bundle::None),
+            _ => Err(reply.refusal()),
+        }
+    }
+
+    /// The server gives a bundle by its index only: goes up from the last one that was seen.
+    async fn newest_bundle(&self, realm: RealmId) -> Result<KeysBundle> {
+        let mut index = self.seen(|seen| seen.key_index.get(&realm).copied()).unwrap_or(1);
+        let mut newest = None;
+        loop {
+            match self.ask_bundle(realm, index).await? {
+                Bundle::Here(bundle) => newest = Some(bundle),
+                Bundle::NoAccess => {}
+                Bundle::None => break,
+            }
+            self.seen(|seen| seen.key_index.insert(realm, index));
+            index = index.checked_add(1).ok_or_else(|| no_bundle(realm))?;
+        }
+        newest.ok_or_else(|| no_bundle(realm))
+    }
+}
+
+enum Bundle {
+    Here(KeysBundle),
+    NoAccess,
+    None,
+}
+
+fn per_user(accesses: &BTreeMap<UserId, Bytes>) -> Value {
+    Value::Map(accesses.iter().map(|(user, access)| (user.write(), Value::Binary(access.to_vec()))).collect())
+}
+
+/// Certificates of one realm.
+struct Certificates(Vec<Bytes>);
+
+impl Field for Certificates {
+    fn read(value: Value) -> parsecfs_core::error::Result<Self> {
+        Ok(Self(read_list::<Vec<u8>>(value)?.into_iter().map(Bytes::from).collect()))
+    }
+
+    fn write(&self) -> Value {
+        Value::Array(self.0.iter().map(|certificate| Value::Binary(certificate.to_vec())).collect())
+    }
+}
+
+fn certificates(reply: &mut Reply, name: &str) -> Result<Vec<Bytes>> {
+    Ok(typed_list::<Vec<u8>>(reply, name)?.into_iter().map(Bytes::from).collect())
+}
+
+/// What outsiders see in the place of the main certificate.
+fn redacted_of(statement: &Statement) -> Option<Bytes> {
+    match statement {
+        Statement::Bootstrap { redacted_user, .. } | Statement::CreateUser { redacted_user, .. } => {
+            Some(Arc::clone(redacted_user))
+        }
+        Statement::CreateDevice { redacted_device, .. } => Some(Arc::clone(redacted_device)),
+        _ => None,
+    }
+}
+
+/// The realm that a statement is about; `None` when it is about users and devices.
+fn realm_of(statement: &Statement) -> Option<RealmId> {
+    match statement {
+        Statement::Bootstrap { .. }
+        | Statement::CreateUser { .. }
+        | Statement::CreateDevice { .. }
+        | Statement::UpdateUser { .. }
+        | Statement::RevokeUser { .. } => None,
+        Statement::CreateRealm { realm, .. }
+        | Statement::Share { realm, .. }
+        | Statement::Unshare { realm, .. }
+        | Statement::RotateKey { realm, .. }
+        | Statement::RenameRealm { realm, .. }
+        | Statement::ArchiveRealm { realm, .. } => Some(*realm),
+    }
+}

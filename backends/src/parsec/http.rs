@@ -1,0 +1,288 @@
+//! One HTTP request and its answer: bounded in time and bytes, and never sent on to another place.
+//!
+//! Every status but 200 is an error here; the table is [`refusal`]. A connection that the server closed while it was
+//! idle is replaced once without anybody noticing: every command may be repeated.
+
+use std::{error::Error as _, time::Duration};
+
+use parsecfs_core::storage::{Error, ErrorKind, Result};
+use reqwest::{
+    Client, Response, StatusCode,
+    header::{HeaderMap, HeaderValue},
+    redirect,
+};
+
+/// A reply of a poll that lists much, or of a batch that reads much.
+pub const REPLY_BYTES_MAX: usize = 64 << 20;
+/// Below the server's 5 s, so that a pooled connection is rarely dead.
+const IDLE_MAX: Duration = Duration::from_secs(4);
+/// Of an answer that is an error.
+const DETAIL_BYTES_MAX: usize = 4096;
+
+/// How long to wait for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For a connection.
+    pub connect: Duration,
+    /// For the first and for each further byte of an answer, from the first byte of the request on.
+    pub silence: Duration,
+    /// For a whole exchange.
+    pub exchange: Duration,
+    /// Longest wait between two attempts to listen for events.
+    pub listen_again_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            silence: Duration::from_secs(60),
+            exchange: Duration::from_secs(300),
+            listen_again_max: Duration::from_secs(60),
+        }
+    }
+}
+
+/// An answer that is not 200, as far as it can be told without knowing the command.
+#[derive(Debug)]
+pub struct Refused {
+    /// HTTP status.
+    pub status: u16,
+    /// Versions that the server speaks, where it said so.
+    pub versions: Option<String>,
+    /// The server's time, where it said so: `Date` in seconds since the epoch.
+    pub date: Option<i64>,
+    /// First bytes of the answer.
+    pub detail: String,
+}
+
+/// Sends requests to one server.
+pub struct Http {
+    client: Client,
+    limits: Limits,
+    root: String,
+}
+
+/// What went wrong below an answer.
+pub enum Failure {
+    /// A status other than 200.
+    Refused(Box<Refused>),
+    /// No answer, or not a whole one.
+    Broken(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+impl Http {
+    /// Of the server whose address, with a `/` at the end, is `root`.
+    pub fn new(root: String, limits: Limits) -> Result<Self> {
+        // Another part of the process may have chosen one already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::builder()
+            .redirect(redirect::Policy::none())
+            .connect_timeout(limits.connect)
+            .pool_idle_timeout(IDLE_MAX)
+            .tcp_nodelay(true)
+            .user_agent(concat!("parsecfs/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| Error::new(ErrorKind::Internal, "no HTTP client can be made").caused_by(error))?;
+        Ok(Self { client, limits, root })
+    }
+
+    /// Sends `body` to `path` and returns the answer to it.
+    pub async fn post(&self, path: &str, headers: HeaderMap, body: Vec<u8>) -> std::result::Result<Vec<u8>, Failure> {
+        let exchange = async {
+            let send = || {
+                let request = self.client.post(format!("{}{path}", self.root));
+                request.headers(headers.clone()).body(body.clone()).send()
+            };
+            let answer = match self.in_time(send()).await {
+                Err(error) if is_dead_connection(&error) => self.in_time(send()).await,
+                answer => answer,
+            };
+            let answer = refuse(answer.map_err(broken)?).await?;
+            Ok(self.whole(answer, REPLY_BYTES_MAX).await?)
+        };
+        tokio::time::timeout(self.limits.exchange, exchange).await.unwrap_or_else(|_| Err(silent().into()))
+    }
+
+    /// Opens a stream.
+    pub async fn stream(&self, path: &str, headers: HeaderMap) -> std::result::Result<Response, Failure> {
+        let answer = self.in_time(self.client.get(format!("{}{path}", self.root)).headers(headers).send()).await;
+        refuse(answer.map_err(broken)?).await
+    }
+
+    async fn in_time<T>(
+        &self,
+        answer: impl Future<Output = reqwest::Result<T>>,
+    ) -> std::result::Result<T, Option<reqwest::Error>> {
+        match tokio::time::timeout(self.limits.silence, answer).await {
+            Ok(answer) => answer.map_err(Some),
+            Err(_) => Err(None),
+        }
+    }
+
+    async fn whole(&self, mut answer: Response, max: usize) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        while let Some(piece) = self.in_time(answer.chunk()).await.map_err(broken)? {
+            if bytes.len() + piece.len() > max {
+                return Err(
+                    Error::new(ErrorKind::Corrupt, "the server answers more than was asked for").caused_by(Oversized)
+                );
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes)
+    }
+}
+
+/// The answer was larger than [`REPLY_BYTES_MAX`]: ask for less.
+#[derive(Debug, thiserror::Error)]
+#[error("over {REPLY_BYTES_MAX} bytes")]
+pub struct Oversized;
+
+fn silent() -> Error {
+    Error::new(ErrorKind::Offline, "the server does not answer in time")
+}
+
+/// A connection that broke before or while the answer came: the request may be repeated, as every command may.
+fn is_dead_connection(error: &Option<reqwest::Error>) -> bool {
+    error.as_ref().is_some_and(|error| error.is_request() && !error.is_connect() && !error.is_timeout())
+}
+
+/// No answer, or not a whole one.
+fn broken(error: Option<reqwest::Error>) -> Error {
+    let Some(error) = error else { return silent() };
+    // The address is known to whoever asked, and has no place in a log.
+    let error = error.without_url();
+    let text = chain(&error);
+    let what = if error.is_timeout() {
+        "the server does not answer in time"
+    } else if text.contains("certificate") {
+        "the server cannot prove who it is: its TLS certificate does not verify"
+    } else if error.is_connect() {
+        "the server cannot be reached"
+    } else {
+        "the connection to the server broke"
+    };
+    Error::new(ErrorKind::Offline, what).caused_by(error)
+}
+
+fn chain(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+async fn refuse(mut answer: Response) -> std::result::Result<Response, Failure> {
+    if answer.status() == StatusCode::OK {
+        return Ok(answer);
+    }
+    let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let mut refused = Refused {
+        status: answer.status().as_u16(),
+        versions: header("supported-api-versions"),
+        date: header("date").as_deref().and_then(seconds_of_date),
+        detail: String::new(),
+    };
+    if let Ok(Ok(Some(piece))) = tokio::time::timeout(Duration::from_secs(5), answer.chunk()).await {
+        refused.detail = String::from_utf8_lossy(&piece[..piece.len().min(DETAIL_BYTES_MAX)]).into_owned();
+    }
+    Err(Failure::Refused(Box::new(refused)))
+}
+
+/// What a status means whoever asked what (protocol.md 3.5).
+#[must_use]
+pub fn refusal(refused: &Refused) -> (ErrorKind, String) {
+    let (kind, text) = match refused.status {
+        300..=399 => {
+            (ErrorKind::Offline, "the server sends elsewhere, which is not followed: is a log-in page between?")
+        }
+        401 => (ErrorKind::Internal, "the server does not understand who is asking"),
+        403 => (ErrorKind::Denied, "the server does not know this device in this organization"),
+        404 => (ErrorKind::NotFound, "there is no such organization on this server"),
+        405 | 406 | 413 => (ErrorKind::Internal, "the server does not take this request"),
+        410 => (ErrorKind::NotFound, "this invitation was used or cancelled"),
+        415 => (ErrorKind::Unsupported, "the server does not understand this request: it may be of another version"),
+        422 => {
+            let versions = refused.versions.as_deref().unwrap_or("none that is known here");
+            return (ErrorKind::Unsupported, format!("the server speaks another version of the protocol ({versions})"));
+        }
+        429 => (ErrorKind::Throttled, "the server asks to slow down"),
+        460 => (ErrorKind::Denied, "the organization has expired on its server: its operator can extend it"),
+        461 => (ErrorKind::Denied, "this user is revoked and does not belong to the organization any more"),
+        462 => (ErrorKind::Denied, "this user is frozen: the server's operator can lift it"),
+        463 => (ErrorKind::Denied, "the organization's terms of service have to be accepted first"),
+        464 => (ErrorKind::Denied, "the organization does not allow this kind of client"),
+        507 => (ErrorKind::Full, "the server has no space left"),
+        500 => (ErrorKind::Offline, "the server failed inside"),
+        502..=504 => (ErrorKind::Offline, "the server is away for a moment"),
+        status => {
+            return (
+                ErrorKind::Offline,
+                format!("the server answers with HTTP status {status}, which means nothing here"),
+            );
+        }
+    };
+    (kind, text.to_owned())
+}
+
+/// Reads `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn seconds_of_date(text: &str) -> Option<i64> {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let mut words = text.split_once(", ")?.1.split(' ');
+    let day: i64 = words.next()?.parse().ok()?;
+    let name = words.next()?;
+    let month = i64::try_from(MONTHS.iter().position(|month| *month == name)?).ok()? + 1;
+    let year: i64 = words.next()?.parse().ok()?;
+    let mut clock = words.next()?.split(':').map(|number| number.parse::<i64>().ok());
+    let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
+    if !(1970..10_000).contains(&year) {
+        return None;
+    }
+    // Days from civil: years begin in March, so that the leap day is the last.
+    let (year, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (month * 306 + 5) / 10 + day - 1 - 719_468;
+    Some(days * 86_400 + hour * 3600 + minute * 60 + second)
+}
+
+/// A header from text of our own.
+#[must_use]
+pub fn header(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).expect("hexadecimal, base64 and words are legal in headers")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_of_servers_are_read() {
+        assert_eq!(seconds_of_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
+        assert_eq!(seconds_of_date("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
+        assert_eq!(seconds_of_date("Thu, 29 Feb 2024 12:00:00 GMT"), Some(1_709_208_000));
+        assert_eq!(seconds_of_date("yesterday"), None);
+    }
+
+    #[test]
+    fn every_status_has_a_kind_and_words() {
+        let refused = |status| Refused { status, versions: None, date: None, detail: String::new() };
+        for status in 300..600 {
+            assert!(!refusal(&refused(status)).1.is_empty(), "{status}");
+        }
+        for status in [460, 461, 462, 463] {
+            assert_eq!(refusal(&refused(status)).0, ErrorKind::Denied, "{status}");
+        }
+        for status in [302, 500, 502, 503, 504, 599] {
+            assert_eq!(refusal(&refused(status)).0, ErrorKind::Offline, "{status}");
+        }
+    }
+}

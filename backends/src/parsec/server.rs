@@ -1,0 +1,149 @@
+//! Commands of each family to one organization of a server, signed as the family asks (protocol.md 3.1 to 3.3).
+//!
+//! A further command is a [`Request`] with its fields, [`Server::call`] with the [`Family`] it belongs to, and
+//! [`Reply::ok`] or a look at [`Reply::status`] for the refusals that mean something to the caller.
+
+use std::sync::Arc;
+
+use data_encoding::{BASE64URL, HEXLOWER};
+use parsecfs_core::{
+    id::InvitationToken,
+    name::OrganizationId,
+    storage::{Error, ErrorKind, Result, Signer},
+    time::Timestamp,
+    url::{ServerAddr, escape},
+};
+use reqwest::{
+    Response,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
+};
+
+use super::{
+    clock_message,
+    command::{Reply, Request},
+    http::{Failure, Http, Limits, Refused, header, refusal},
+};
+
+/// The version that is spoken.
+const API_VERSION: HeaderValue = HeaderValue::from_static("5.5");
+const MICROSECONDS: i64 = 1_000_000;
+
+/// Tells the time.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Who is asking.
+#[derive(Clone, Copy)]
+pub enum Family<'a> {
+    /// Anybody.
+    Anonymous,
+    /// Whoever has an invitation to the organization.
+    Invited(InvitationToken),
+    /// A device of the organization.
+    Authenticated(&'a dyn Signer),
+    /// The same, for the terms of service that it has not accepted yet.
+    Tos(&'a dyn Signer),
+    /// Anybody, about the server itself.
+    AnonymousServer,
+}
+
+/// A server, and mostly an organization on it.
+pub struct Server {
+    http: Http,
+    organization: String,
+    clock: Clock,
+    limits: Limits,
+}
+
+impl Server {
+    /// Makes ready to ask; nothing is sent yet.
+    pub fn new(
+        address: &ServerAddr,
+        organization: Option<&OrganizationId>,
+        clock: Clock,
+        limits: Limits,
+    ) -> Result<Self> {
+        let organization = organization.map_or_else(String::new, |id| escape(id.as_str()));
+        Ok(Self { http: Http::new(address.http_url(), limits)?, organization, clock, limits })
+    }
+
+    /// Sends a command and returns its reply, whatever its status.
+    pub async fn call(&self, family: Family<'_>, request: Request) -> Result<Reply> {
+        let name = request.name();
+        let path = match family {
+            Family::Anonymous => format!("anonymous/{}", self.organization),
+            Family::Invited(_) => format!("invited/{}", self.organization),
+            Family::Authenticated(_) => format!("authenticated/{}", self.organization),
+            Family::Tos(_) => format!("authenticated/{}/tos", self.organization),
+            Family::AnonymousServer => "anonymous_server".to_owned(),
+        };
+        let mut headers = self.headers(family);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/msgpack"));
+        match self.http.post(&path, headers, request.into_bytes()).await {
+            Ok(bytes) => Reply::read(name, &bytes),
+            Err(failure) => Err(self.failed(family, failure)),
+        }
+    }
+
+    /// Opens the stream of events, after the one with `last_event_id`.
+    pub(super) async fn listen(&self, signer: &dyn Signer, last_event_id: Option<&str>) -> Result<Response> {
+        let family = Family::Authenticated(signer);
+        let mut headers = self.headers(family);
+        headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+        if let Some(id) = last_event_id {
+            headers.insert(HeaderName::from_static("last-event-id"), header(id));
+        }
+        let path = format!("authenticated/{}/events", self.organization);
+        self.http.stream(&path, headers).await.map_err(|failure| self.failed(family, failure))
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn headers(&self, family: Family<'_>) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(HeaderName::from_static("api-version"), API_VERSION);
+        let token = match family {
+            Family::Anonymous | Family::AnonymousServer => return headers,
+            Family::Invited(token) => HEXLOWER.encode(token.as_bytes()),
+            Family::Authenticated(signer) | Family::Tos(signer) => device_token(signer, (self.clock)()),
+        };
+        let mut value = header(&format!("Bearer {token}"));
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+        headers
+    }
+
+    fn failed(&self, family: Family<'_>, failure: Failure) -> Error {
+        let refused = match failure {
+            Failure::Broken(error) => return error,
+            Failure::Refused(refused) => refused,
+        };
+        match (refused.status, family) {
+            (498, _) => Error::new(ErrorKind::Denied, self.wrong_clock(&refused)),
+            (403, Family::Invited(_)) => {
+                Error::new(ErrorKind::NotFound, "the server knows no such invitation to this organization")
+            }
+            _ => {
+                let (kind, text) = refusal(&refused);
+                Error::new(kind, text)
+            }
+        }
+    }
+
+    fn wrong_clock(&self, refused: &Refused) -> String {
+        let servers = refused.date.and_then(|date| Timestamp::from_micros(date.checked_mul(MICROSECONDS)?));
+        match servers {
+            Some(servers) => clock_message((self.clock)(), servers),
+            None => "the clock of this machine differs from the server's by minutes: set it".to_owned(),
+        }
+    }
+}
+
+/// What proves for some minutes which device is asking. Not bound to a request.
+fn device_token(signer: &dyn Signer, now: Timestamp) -> String {
+    let seconds = now.as_micros().div_euclid(MICROSECONDS);
+    let signed = format!("PARSEC-SIGN-ED25519.{}.{seconds}", signer.device_id());
+    let signature = BASE64URL.encode(&signer.sign(signed.as_bytes()));
+    format!("{signed}.{signature}")
+}
