@@ -12,7 +12,7 @@
 //! | [`keys_bundle`], [`statement`] | the keys of a realm; statements put together for the storage |
 //! | [`merge`] | what an entry becomes when it changed on two sides |
 //! | [`local_device`], [`device_file`] | a device with its secrets, and the file it lies in |
-//! | [`invite`], [`shamir`] | what an invitation, and recovery by shares, hand over |
+//! | [`invite`], [`shamir`] | the exchange of an invitation; what it, and recovery by shares, hand over |
 //! | [`url`] | addresses of servers and organizations, invitations |
 //! | [`storage`], [`verify`] | the contract that every backend keeps; what reading all of one found |
 

@@ -1,6 +1,13 @@
-//! What the two sides of an invitation tell each other once they share a key (protocol.md 6.4).
+//! Invitations: the [`Exchange`] in which two sides come to share a key, and what they tell each other once they do
+//! (protocol.md 6).
 //!
-//! Sealed, not signed: the shared key itself proves who speaks, after both have compared codes.
+//! Payloads are sealed, not signed: the shared key itself proves who speaks, after both have compared codes.
+
+mod exchange;
+mod step;
+
+pub use exchange::{Exchange, NONCE_BYTES, Next};
+pub use step::{CancelReason, LAST_STEP, Side, Step};
 
 use parsecfs_crypto::{PrivateKey, PublicKey, SecretKey, VerifyKey};
 use rmpv::Value;
