@@ -142,6 +142,8 @@ pub struct Quickstart {
 pub enum Org {
     /// Make an organization
     Create(OrgCreate),
+    /// Become the first user of an organization that a server's operator made
+    Bootstrap(OrgBootstrap),
     /// Show the organization of a device
     Show,
     /// List the organizations known here
@@ -153,9 +155,28 @@ pub enum Org {
 pub struct OrgCreate {
     /// Name of the organization
     pub organization: String,
-    /// Where to keep it: file:///DIR, or a directory
+    /// Where to keep it: parsec3://HOST, file:///DIR, or a directory
     #[arg(long, value_name = "URL")]
     pub backend: String,
+    /// Your address
+    #[arg(long)]
+    pub email: String,
+    /// Your name
+    #[arg(long)]
+    pub name: String,
+    /// Make it on the server first, with the administration token in the first line of this file
+    #[arg(long, value_name = "F")]
+    pub admin_token_file: Option<PathBuf>,
+    /// The device to make
+    #[command(flatten)]
+    pub device: NewDevice,
+}
+
+/// `org bootstrap`
+#[derive(Debug, Args)]
+pub struct OrgBootstrap {
+    /// The address that the server gave for it
+    pub url: String,
     /// Your address
     #[arg(long)]
     pub email: String,

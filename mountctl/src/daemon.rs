@@ -6,10 +6,16 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use parsecfs_backends::{memory::MemoryServer, objects};
+use parsecfs_backends::{
+    memory::MemoryServer,
+    objects,
+    parsec::{self, ParsecStorage},
+};
 use parsecfs_core::{
     local_device::LocalDevice,
+    name::OrganizationId,
     storage::{Error as StorageError, ErrorKind, Storage},
+    url::{Action, Address, ServerAddr, escape},
 };
 use parsecfs_vfs::{
     clock::{Clock, SystemClock},
@@ -20,6 +26,7 @@ use crate::{
     exit::Kind,
     failure::{Failure, Result},
     home::Home,
+    rpc::Permission,
 };
 
 /// The one runtime of a process.
@@ -67,13 +74,87 @@ pub fn storage_url(text: &str) -> Result<String> {
             Err(Failure::new(Kind::Usage, format!("{text} does not name a directory of this machine"))
                 .hint("a file address has three slashes: file:///absolute/directory"))
         }
-        Some(("s3" | "parsec3" | "http" | "https", _)) => {
+        Some(("parsec3" | "http" | "https", _)) => server_url(text),
+        Some(("s3", _)) => {
             Err(Failure::new(Kind::Usage, format!("{text}: this kind of storage is not yet in this version"))
-                .hint("use a directory: file:///absolute/directory"))
+                .hint("use a server: parsec3://host, or a directory: file:///absolute/directory"))
         }
         Some(_) => Err(Failure::new(Kind::Usage, format!("{text}: there is no such kind of storage"))
-            .hint("use a directory: file:///absolute/directory")),
+            .hint("use a server: parsec3://host, or a directory: file:///absolute/directory")),
         None => directory_url(Path::new(text)),
+    }
+}
+
+/// The address of a server as devices have it.
+fn server_url(text: &str) -> Result<String> {
+    let server = ServerAddr::parse(text).or_else(|_| ServerAddr::from_http(text));
+    let wrong = |_| {
+        Failure::new(Kind::Usage, "this is not the address of a server")
+            .hint("a server is parsec3://host, parsec3://host:port, or parsec3://host?no_ssl=true")
+    };
+    Ok(server.map_err(wrong)?.http_url())
+}
+
+/// Whether this is the address of a server, as devices have it.
+#[must_use]
+pub fn is_server(url: &str) -> bool {
+    ServerAddr::from_http(url).is_ok()
+}
+
+/// `parsec3://host/ORG?...` stands for the server when the organization is named beside it.
+#[must_use]
+pub fn without_organization(backend: &str, organization: &str) -> String {
+    let Some((scheme @ ("parsec3" | "http" | "https"), rest)) = backend.split_once("://") else {
+        return backend.to_owned();
+    };
+    let (place, query) =
+        rest.split_once('?').map_or((rest, String::new()), |(place, query)| (place, format!("?{query}")));
+    let place = place.strip_suffix(&format!("/{}", escape(organization))).unwrap_or(place);
+    format!("{scheme}://{place}{query}")
+}
+
+/// Which organization, and where, an address lets one found.
+pub fn founding_address(url: &str) -> Result<(String, String)> {
+    let address = Address::parse(url).map_err(|_| no_founding_address())?;
+    match address.action {
+        Action::Bootstrap { .. } => Ok((address.organization.as_str().to_owned(), address.server.http_url())),
+        _ => Err(no_founding_address()),
+    }
+}
+
+fn no_founding_address() -> Failure {
+    Failure::new(Kind::Usage, "this is not an address that founds an organization")
+        .hint("it ends in ?a=bootstrap_organization&p=..., and belongs into quotes")
+}
+
+/// What the server asks for when it is told of a new organization; makes the organization there first, where one may.
+pub async fn bootstrap_token(
+    url: &str,
+    organization: &OrganizationId,
+    permission: Option<Permission>,
+) -> Result<Option<[u8; 16]>> {
+    let address = match (permission, ServerAddr::from_http(url)) {
+        (Some(Permission::Link(link)), _) => Address::parse(link.reveal()).map_err(|_| no_founding_address())?,
+        (Some(Permission::Administration(token)), Ok(server)) => {
+            let limits = parsec::Limits::default();
+            let made = parsec::administration::create_organization(&server, token.reveal(), organization, limits);
+            made.await.map_err(|error| not_made(error, url))?
+        }
+        _ => return Ok(None),
+    };
+    match address.action {
+        Action::Bootstrap { token } => Ok(token),
+        _ => Err(no_founding_address()),
+    }
+}
+
+fn not_made(error: StorageError, url: &str) -> Failure {
+    let kind = error.kind();
+    let failure = Failure::from(error).context(format_args!("cannot make the organization on {url}"));
+    match kind {
+        ErrorKind::VersionConflict => Failure { kind: Kind::Exists, hint: None, ..failure }.hint("choose another name"),
+        ErrorKind::Denied => Failure { hint: None, ..failure }.hint("look at what --admin-token-file names"),
+        _ => failure,
     }
 }
 
@@ -110,8 +191,17 @@ impl Storages {
     }
 
     /// Makes the storage of a new organization: where nothing is yet, or nothing but this organization's beginning.
-    pub async fn create(&self, device: &LocalDevice, keys: &Arc<OrganizationKeys>) -> Result<Arc<dyn Storage>> {
+    /// On a server it is made by whoever runs it; `token` is what founds it.
+    pub async fn create(
+        &self,
+        device: &LocalDevice,
+        keys: &Arc<OrganizationKeys>,
+        token: Option<[u8; 16]>,
+    ) -> Result<Arc<dyn Storage>> {
         let url = &device.server_url;
+        if let Ok(server) = ServerAddr::from_http(url) {
+            return on_server(server, device, keys, token);
+        }
         if url == "memory:" {
             *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = Some(MemoryServer::new());
             return self.open(device, keys).await;
@@ -127,6 +217,9 @@ impl Storages {
     /// knows its organization works offline, and one that does not hears of it from its first call.
     pub async fn open(&self, device: &LocalDevice, keys: &Arc<OrganizationKeys>) -> Result<Arc<dyn Storage>> {
         let url = &device.server_url;
+        if let Ok(server) = ServerAddr::from_http(url) {
+            return on_server(server, device, keys, None);
+        }
         if url == "memory:" {
             let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let gone = || Failure::new(Kind::NotFound, "what was kept in memory ended with its agent");
@@ -150,6 +243,24 @@ impl Storages {
             clock: Arc::new(move || clock.now()),
         }
     }
+}
+
+fn on_server(
+    server: ServerAddr,
+    device: &LocalDevice,
+    keys: &Arc<OrganizationKeys>,
+    bootstrap_token: Option<[u8; 16]>,
+) -> Result<Arc<dyn Storage>> {
+    let clock = clock();
+    Ok(ParsecStorage::open(parsec::Options {
+        server,
+        organization: device.organization_id.clone(),
+        root: *device.root_verify_key.as_bytes(),
+        bootstrap_token,
+        signer: keys.signer(),
+        clock: Arc::new(move || clock.now()),
+        limits: parsec::Limits::default(),
+    })?)
 }
 
 /// A directory that holds anything but an organization is somebody's, and stays as it is.
@@ -209,10 +320,24 @@ mod tests {
 
     #[test]
     fn addresses_of_other_kinds_are_refused_with_what_to_use_instead() {
-        for text in ["s3://bucket/prefix", "parsec3://host/Org", "https://host/redirect/Org", "ftp://x", "file://x"] {
+        for text in ["s3://bucket/prefix", "ftp://x", "file://x"] {
             let failure = storage_url(text).unwrap_err();
             assert_eq!(failure.kind, Kind::Usage, "{text}");
             assert!(failure.hint.unwrap().contains("file:///"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_server_has_one_address_with_or_without_its_organization() {
+        for text in ["parsec3://Host", "parsec3://host/Org", "parsec3://host:443/Org", "https://host/"] {
+            let url = storage_url(&without_organization(text, "Org")).unwrap();
+            assert_eq!(url, "https://host/", "{text}");
+            assert!(is_server(&url));
+        }
+        let open = storage_url(&without_organization("parsec3://host:81/Org?no_ssl=true", "Org")).unwrap();
+        assert_eq!(open, "http://host:81/");
+        for text in ["parsec3://host/Other", "parsec3://", "https://host/redirect/Other"] {
+            assert_eq!(storage_url(&without_organization(text, "Org")).unwrap_err().kind, Kind::Usage, "{text}");
         }
     }
 

@@ -42,6 +42,16 @@ pub struct NewDevice {
     pub protection: Protection,
 }
 
+/// What lets one found an organization on a server.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Permission {
+    /// The server's administration token, to make the organization first.
+    Administration(Secret),
+    /// The address by which the server lets its first user in.
+    Link(Secret),
+}
+
 /// One question to the agent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "op")]
@@ -58,6 +68,8 @@ pub enum Request {
         name: String,
         /// The first device.
         device: NewDevice,
+        /// What lets one found it, where the storage is a server.
+        permission: Option<Permission>,
     },
     /// New device from a recovery file; answers [`DeviceView`].
     ImportRecovery {

@@ -1,6 +1,7 @@
 //! What tests of more than one crate share.
 
 pub mod cli;
+pub mod door;
 pub mod fake_tree;
 pub mod fuzz;
 pub mod local_model;

@@ -60,6 +60,11 @@ impl ParsecServer {
         }
     }
 
+    /// Its port on this machine.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Its address.
     pub fn address(&self) -> ServerAddr {
         ServerAddr::parse(&format!("parsec3://127.0.0.1:{}?no_ssl=true", self.port)).expect("an address")
@@ -94,22 +99,6 @@ impl ParsecServer {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("the server answers");
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    }
-
-    /// Stops it for a while; nobody is answered.
-    pub fn pause(&self) {
-        self.signal("STOP");
-    }
-
-    /// Lets it go on.
-    pub fn resume(&self) {
-        self.signal("CONT");
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.process.as_ref().expect("it runs").id().to_string();
-        let sent = Command::new("kill").arg(format!("-{name}")).arg(pid).status().expect("kill runs");
-        assert!(sent.success());
     }
 }
 

@@ -49,7 +49,7 @@ fn mistakes_in_arguments_are_2() {
     assert_eq!(home.fails(2, &["umount"])["kind"], "usage");
     assert_eq!(home.fails(2, &["wait"])["kind"], "usage");
     let person = ["--email", "a@example.com", "--name", "A", "--auth", "keyfile"];
-    for backend in ["s3://bucket/prefix", "parsec3://host/Org", "nonsense://x"] {
+    for backend in ["s3://bucket/prefix", "parsec3://host/Other", "nonsense://x"] {
         let error = home.fails(2, &[&["org", "create", "Org", "--backend", backend], &person[..]].concat());
         assert!(error["hint"].as_str().unwrap().contains("file:///"), "{error}");
     }

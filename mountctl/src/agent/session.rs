@@ -25,7 +25,7 @@ use parsecfs_vfs::{
 use tokio::sync::Mutex;
 
 use crate::{
-    daemon::Storages,
+    daemon::{self, Storages},
     devices::{self, Devices},
     exit::Kind,
     failure::{Failure, Result},
@@ -77,8 +77,8 @@ impl Sessions {
         &self,
         organization: &str,
         backend: String,
-        person: HumanHandle,
-        device: rpc::NewDevice,
+        (person, device): (HumanHandle, rpc::NewDevice),
+        permission: Option<rpc::Permission>,
     ) -> Result<Arc<Organization>> {
         let protection = device.protection;
         let new = NewOrganization {
@@ -88,11 +88,12 @@ impl Sessions {
             device_label: label(&device.label)?,
             server_url: backend,
         };
+        let token = daemon::bootstrap_token(&new.server_url, &new.organization_id, permission).await?;
         let founding = Founding::prepare(new, &*self.clock)?;
         let device = founding.device().clone();
         let keys = OrganizationKeys::new(&device);
         self.save(device.clone(), protection).await?;
-        match self.publish(&founding, &keys).await {
+        match self.publish(&founding, &keys, token).await {
             Ok(storage) => self.keep(device, keys, storage).await,
             // An answer that was lost may still have founded it: then the device is the only way in.
             Err(failure) if failure.kind == Kind::Offline => Err(failure),
@@ -103,8 +104,13 @@ impl Sessions {
         }
     }
 
-    async fn publish(&self, founding: &Founding, keys: &Arc<OrganizationKeys>) -> Result<Arc<dyn Storage>> {
-        let storage = self.storages.create(founding.device(), keys).await?;
+    async fn publish(
+        &self,
+        founding: &Founding,
+        keys: &Arc<OrganizationKeys>,
+        token: Option<[u8; 16]>,
+    ) -> Result<Arc<dyn Storage>> {
+        let storage = self.storages.create(founding.device(), keys, token).await?;
         let published = founding.publish(&*storage).await;
         published.map_err(|error| found_failure(error, &founding.device().server_url))?;
         Ok(storage)
@@ -261,7 +267,12 @@ fn unsaved(error: parsecfs_vfs::error::Error, protection: &rpc::Protection) -> F
 fn found_failure(error: parsecfs_vfs::error::Error, backend: &str) -> Failure {
     match error.kind() {
         ErrorKind::Exists => Failure::new(Kind::Exists, format!("there is an organization in {backend} already"))
-            .hint("choose another directory, or join it: `mountctl device recovery import FILE`"),
+            .hint("choose another place, or join it: `mountctl device recovery import FILE`"),
+        ErrorKind::Denied | ErrorKind::NotFound if daemon::is_server(backend) => {
+            Failure { hint: None, ..Failure::from(error).context("cannot make the organization") }.hint(
+                "a server wants `org create --admin-token-file FILE` of its operator, or `org bootstrap URL` of others",
+            )
+        }
         _ => Failure::from(error).context("cannot make the organization"),
     }
 }

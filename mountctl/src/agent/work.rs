@@ -79,9 +79,9 @@ impl Work {
 
     async fn request(&self, request: Request) -> Result<Value> {
         match request {
-            Request::CreateOrganization { organization, backend, email, name, device } => {
+            Request::CreateOrganization { organization, backend, email, name, device, permission } => {
                 let person = session::person(&email, &name)?;
-                let made = self.sessions.found(&organization, backend, person, device).await?;
+                let made = self.sessions.found(&organization, backend, (person, device), permission).await?;
                 done(&views::organization(&made))
             }
             Request::ImportRecovery { file, passphrase, device } => {

@@ -1,33 +1,62 @@
-//! `org create`, `org show`, `org list`.
+//! `org create`, `org bootstrap`, `org show`, `org list`.
 
 use crate::{
-    cli::{Org, OrgCreate},
+    cli::{Org, OrgBootstrap, OrgCreate},
     command::Context,
     daemon,
     devices::{self, Devices},
-    failure::Result,
+    exit::Kind,
+    failure::{Failure, Result},
     output::table,
-    rpc::{DeviceCall, DeviceView, OrganizationView, Request},
+    password::Source,
+    rpc::{DeviceCall, DeviceView, OrganizationView, Permission, Request},
+    secret::Secret,
 };
 
 pub(super) fn run(context: &Context, command: Org) -> Result<()> {
     match command {
         Org::Create(arguments) => create(context, arguments),
+        Org::Bootstrap(arguments) => bootstrap(context, arguments),
         Org::Show => context.output.answer(&context.ask_device(DeviceCall::Organization)?, text),
         Org::List => list(context),
     }
 }
 
 fn create(context: &Context, arguments: OrgCreate) -> Result<()> {
-    let backend = daemon::storage_url(&arguments.backend)?;
+    let backend = daemon::storage_url(&daemon::without_organization(&arguments.backend, &arguments.organization))?;
+    let permission = match arguments.admin_token_file {
+        Some(_) if !daemon::is_server(&backend) => {
+            return Err(Failure::new(Kind::Usage, "only a server has an administration token"));
+        }
+        Some(file) => Some(Permission::Administration(Source::file_or_person(Some(file)).existing("")?)),
+        None => None,
+    };
     let request = Request::CreateOrganization {
         organization: arguments.organization,
         backend,
         email: arguments.email,
         name: arguments.name,
         device: context.new_device(arguments.device)?,
+        permission,
     };
-    let made: OrganizationView = context.client.call(&request)?;
+    make(context, &request)
+}
+
+fn bootstrap(context: &Context, arguments: OrgBootstrap) -> Result<()> {
+    let (organization, backend) = daemon::founding_address(&arguments.url)?;
+    let request = Request::CreateOrganization {
+        organization,
+        backend,
+        email: arguments.email,
+        name: arguments.name,
+        device: context.new_device(arguments.device)?,
+        permission: Some(Permission::Link(Secret::new(arguments.url))),
+    };
+    make(context, &request)
+}
+
+fn make(context: &Context, request: &Request) -> Result<()> {
+    let made: OrganizationView = context.client.call(request)?;
     context.output.answer(&made, text)?;
     context.output.note("next: mountctl workspace create NAME");
     context.output.note("and, so that a lost disk is not the end: mountctl device recovery export FILE");

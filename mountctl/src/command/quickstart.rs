@@ -120,6 +120,7 @@ fn found(context: &Context, backend: &str) -> Result<OrganizationView> {
     let local: String = user.chars().filter(char::is_ascii_alphanumeric).collect();
     let local = if local.is_empty() { "me".to_owned() } else { local };
     context.client.call(&Request::CreateOrganization {
+        permission: None,
         organization: ORGANIZATION.to_owned(),
         backend: backend.to_owned(),
         email: format!("{local}@localhost"),

@@ -1,4 +1,4 @@
-//! A new organization without a server: a root key that signs the first user and device and is then forgotten.
+//! A new organization: a root key that signs the first user and device and is then forgotten.
 //!
 //! The founder's device has to be known before the storage is opened, since an organization's own keys seal it. So this
 //! goes in steps: [`Founding::prepare`], save the device file, open the storage with [`Founding::device`],
@@ -12,6 +12,7 @@ use parsecfs_core::{
     name::{DeviceLabel, HumanHandle, OrganizationId},
     statement::{self, NewDevice, NewUser},
     storage::{self, Statement, Storage},
+    url::ServerAddr,
 };
 use parsecfs_crypto::{PrivateKey, SecretKey, SigningKey};
 
@@ -46,6 +47,8 @@ impl Founding {
     pub fn prepare(new: NewOrganization, clock: &dyn Clock) -> Result<Self> {
         let NewOrganization { organization_id, human_handle, device_label, server_url } = new;
         let root = SigningKey::generate();
+        // A server keeps no sealed logs, and its other clients know no such key.
+        let has_logs = ServerAddr::from_http(&server_url).is_err();
         let device = LocalDevice {
             server_url,
             organization_id,
@@ -60,7 +63,7 @@ impl Founding {
             user_realm_id: RealmId::from_bytes(random_id()),
             user_realm_key: SecretKey::generate(),
             local_symkey: SecretKey::generate(),
-            organization_key: Some(SecretKey::generate()),
+            organization_key: has_logs.then(SecretKey::generate),
         };
         let founder = NewUser {
             human_handle: device.human_handle.clone(),

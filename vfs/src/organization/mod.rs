@@ -39,6 +39,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+use parking_lot::Mutex;
 use parsecfs_core::{
     certificate::{DeviceCertificate, DevicePurpose, UserProfile},
     id::{DeviceId, RealmId, UserId},
@@ -81,6 +82,8 @@ pub struct Organization {
     known: RwLock<Known>,
     /// Held while certificates are fetched and accepted, so that one answer is checked on top of the other.
     refreshing: AsyncMutex<()>,
+    /// A time that the storage wants statements to follow though no certificate has it: that of the last manifest.
+    not_before: Mutex<Option<Timestamp>>,
 }
 
 #[derive(Clone)]
@@ -166,6 +169,7 @@ impl Organization {
             clock,
             known: RwLock::new(known),
             refreshing: AsyncMutex::new(()),
+            not_before: Mutex::new(None),
         });
         match organization.refresh().await {
             // Damage there keeps nobody from what is here; whoever asks the storage for something hears of it.
@@ -297,7 +301,13 @@ impl Organization {
     fn statement_time(&self, trust: &Trust, realm: Option<RealmId>) -> Timestamp {
         let cursor = trust.cursor();
         let last = cursor.common.max(realm.and_then(|realm| cursor.realm.get(&realm).copied()));
+        let last = last.max(*self.not_before.lock());
         last.map_or_else(|| self.clock.now(), |last| self.clock.now().max(last.next()))
+    }
+
+    fn sign_after(&self, last: Option<Timestamp>) {
+        let mut not_before = self.not_before.lock();
+        *not_before = last.max(*not_before);
     }
 
     /// This device as the author of a statement about `realm`, or about users and devices.
@@ -347,7 +357,10 @@ impl Organization {
             match self.storage.append(statement).await {
                 Ok(()) => return self.poll().await,
                 Err(error) => match error.kind() {
-                    storage::ErrorKind::VersionConflict | storage::ErrorKind::OutcomeUnknown => self.poll().await?,
+                    storage::ErrorKind::VersionConflict | storage::ErrorKind::OutcomeUnknown => {
+                        self.sign_after(error.after());
+                        self.poll().await?;
+                    }
                     _ => return Err(error.into()),
                 },
             }
