@@ -90,7 +90,7 @@ fn server_url(text: &str) -> Result<String> {
     let server = ServerAddr::parse(text).or_else(|_| ServerAddr::from_http(text));
     let wrong = |_| {
         Failure::new(Kind::Usage, "this is not the address of a server")
-            .hint("a server is parsec3://host, parsec3://host:port, or parsec3://host?no_ssl=true")
+            .hint("a server is parsec3://host or parsec3://host:port, a directory file:///absolute/directory")
     };
     Ok(server.map_err(wrong)?.http_url())
 }
