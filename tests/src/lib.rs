@@ -1,5 +1,6 @@
 //! What tests of more than one crate share.
 
+pub mod canned;
 pub mod cli;
 pub mod door;
 pub mod fake_tree;
