@@ -46,8 +46,11 @@ impl Canned {
         thread::spawn(move || {
             for answer in answers {
                 let Ok((stream, _)) = listener.accept() else { return };
-                if let Some(request) = serve(stream, &answer) {
+                if let Some(request) = read(&stream) {
+                    // Before the answer: whoever has it may look.
                     remembered.lock().unwrap_or_else(PoisonError::into_inner).push(request);
+                    // Who asked may be gone.
+                    let _ = reply(stream, &answer);
                 }
             }
         });
@@ -65,7 +68,7 @@ impl Canned {
     }
 }
 
-fn serve(stream: TcpStream, (status, headers, body): &Answer) -> Option<Asked> {
+fn read(stream: &TcpStream) -> Option<Asked> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     let mut asked = Asked::default();
     let mut line = String::new();
@@ -80,13 +83,15 @@ fn serve(stream: TcpStream, (status, headers, body): &Answer) -> Option<Asked> {
     let length = asked.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
     asked.body.resize(length, 0);
     reader.read_exact(&mut asked.body).ok()?;
+    Some(asked)
+}
+
+fn reply(mut stream: TcpStream, (status, headers, body): &Answer) -> std::io::Result<()> {
     let mut head = format!("HTTP/1.1 {status} X\r\nconnection: close\r\n");
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     head.push_str("\r\n");
-    let mut stream = stream;
-    stream.write_all(head.as_bytes()).ok()?;
-    stream.write_all(body).ok()?;
-    Some(asked)
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(body)
 }
