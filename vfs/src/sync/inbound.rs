@@ -2,7 +2,8 @@
 //!
 //! Reads the newest version of each entry once, in bounded pieces. What nobody lists is not kept; what a folder lists
 //! and the tree does not know is read with that folder. The checkpoint moves with the last piece, so an interrupted
-//! round repeats what it did, which changes nothing.
+//! round repeats what it did, which changes nothing. While there is a version that cannot be read it does not move on
+//! disk, only in memory: the next process hears of that version again, whatever the storage said to this one.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -46,6 +47,8 @@ struct Queue {
     /// Never heard of: kept only if a folder lists them.
     strange: VecDeque<VlobId>,
     seen: BTreeSet<VlobId>,
+    /// The version that the storage named: one before it is not what it has.
+    named: BTreeMap<VlobId, u32>,
 }
 
 impl Queue {
@@ -75,7 +78,8 @@ impl Engine {
     /// One inbound round.
     pub(super) async fn inbound_once(&self) -> Result<InboundReport> {
         let tree = self.tree.clone();
-        let checkpoint = blocking(&self.handle, move || tree.checkpoint()).await?;
+        let stored = blocking(&self.handle, move || tree.checkpoint()).await?;
+        let checkpoint = stored.max(self.state.lock().polled);
         let changes = self.organization.storage().changes(self.realm, checkpoint).await?;
         let mut queue = self.outdated(checkpoint == 0, changes.items).await?;
         let again = {
@@ -96,15 +100,18 @@ impl Engine {
             let manifests = self.read_piece(&mut queue, &mut report).await?;
             report.applied += manifests.len();
             let last = queue.len() == 0;
+            let last = last && !self.state.lock().problems.any_download();
             report.conflicts += self.merge_piece(manifests, last.then_some(changes.checkpoint)).await?;
             moved |= last;
         }
-        {
+        let readable = {
             let mut state = self.state.lock();
             state.downloads = 0;
             state.conflicting.retain(|id| !again.contains(id));
-        }
-        if changes.checkpoint != checkpoint && !moved {
+            state.polled = changes.checkpoint;
+            !state.problems.any_download()
+        };
+        if changes.checkpoint != stored && !moved && readable {
             let tree = self.tree.clone();
             blocking(&self.handle, move || tree.apply(Vec::new(), Some(changes.checkpoint))).await?;
         }
@@ -118,7 +125,13 @@ impl Engine {
         let ids: Vec<_> = items.iter().map(|(id, _)| *id).collect();
         let versions = blocking(&self.handle, move || tree.base_versions(&ids)).await?;
         let versions: BTreeMap<_, _> = versions.into_iter().collect();
-        let mut queue = Queue { known: VecDeque::new(), strange: VecDeque::new(), seen: BTreeSet::new() };
+        let mut queue = Queue {
+            known: VecDeque::new(),
+            strange: VecDeque::new(),
+            seen: BTreeSet::new(),
+            named: self.state.lock().problems.named_downloads(),
+        };
+        queue.named.extend(items.iter().copied());
         for (id, version) in items {
             match versions.get(&id) {
                 Some(known) if *known < version => queue.add_known(id),
@@ -143,13 +156,20 @@ impl Engine {
             let opened = open_all(&self.organization, self.realm, &self.handle, records).await?;
             let mut read = Vec::new();
             for (id, result) in opened {
-                match result {
-                    Ok(manifest) => read.push(manifest),
-                    Err(error) => {
-                        report.problems += 1;
-                        self.refuse_download(id, &error);
+                let named = queue.named.get(&id).copied();
+                let stale = |manifest: &Manifest| named.is_some_and(|named| manifest.version() < named);
+                let error = match result {
+                    Ok(manifest) if stale(&manifest) => {
+                        Error::new(ErrorKind::Untrusted, "the storage gives an older version than it named")
                     }
-                }
+                    Ok(manifest) => {
+                        read.push(manifest);
+                        continue;
+                    }
+                    Err(error) => error,
+                };
+                report.problems += 1;
+                self.refuse_download(id, named, &error);
             }
             self.queue_unknown_children(queue, &read).await?;
             manifests.extend(read);
@@ -195,7 +215,11 @@ impl Engine {
                 Err(error) => return Err(error),
                 Ok((conflicts, contradictory, good)) => {
                     for id in contradictory {
-                        self.refuse_download(id, &Error::new(ErrorKind::Corrupt, "was a folder or a file before"));
+                        self.refuse_download(
+                            id,
+                            None,
+                            &Error::new(ErrorKind::Corrupt, "was a folder or a file before"),
+                        );
                     }
                     let mut state = self.state.lock();
                     for id in good {
@@ -208,14 +232,15 @@ impl Engine {
         Err(Error::new(ErrorKind::Busy, "entries change faster than they can be merged"))
     }
 
-    fn refuse_download(&self, id: VlobId, error: &Error) {
+    fn refuse_download(&self, id: VlobId, named: Option<u32>, error: &Error) {
         tracing::warn!(entry = %id, %error, "a version cannot be read");
-        self.state.lock().problems.add_download(Problem {
+        let problem = Problem {
             id,
             kind: error.kind(),
             reason: error.to_string(),
             upload: false,
             next_try_ns: Some(self.clock.now_ns().saturating_add(PROBLEM_RETRY_NS)),
-        });
+        };
+        self.state.lock().problems.add_download(named, problem);
     }
 }

@@ -128,6 +128,8 @@ struct State {
     waiting_since: BTreeMap<VlobId, i64>,
     /// Entries of which the storage has a version that we have not read.
     conflicting: BTreeSet<VlobId>,
+    /// How far this process has asked; behind the tree's checkpoint never, before it while a version cannot be read.
+    polled: u64,
     /// Blocks that the storage lost: they are put again under other ids.
     gone_blocks: BTreeSet<BlockId>,
     /// The storage has seen a time later than our clock's.
@@ -138,6 +140,7 @@ impl Engine {
     /// Rounds until neither side has anything that the other lacks.
     async fn sync(&self) -> Result<SyncReport> {
         let _turn = self.turn.lock().await;
+        self.state.lock().problems.retry_downloads();
         let mut report = SyncReport::default();
         let mut settled = false;
         for _ in 0..ROUND_TRIES_MAX {

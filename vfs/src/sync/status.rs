@@ -55,7 +55,8 @@ pub struct Problem {
 #[derive(Debug, Default)]
 pub(super) struct Problems {
     uploads: BTreeMap<VlobId, (ChangeNumber, Problem)>,
-    downloads: BTreeMap<VlobId, Problem>,
+    /// With the version that the storage named, as far as it is known.
+    downloads: BTreeMap<VlobId, (Option<u32>, Problem)>,
 }
 
 impl Problems {
@@ -63,8 +64,25 @@ impl Problems {
         self.uploads.insert(problem.id, (change, problem));
     }
 
-    pub(super) fn add_download(&mut self, problem: Problem) {
-        self.downloads.insert(problem.id, problem);
+    pub(super) fn add_download(&mut self, named: Option<u32>, problem: Problem) {
+        self.downloads.insert(problem.id, (named, problem));
+    }
+
+    /// Whether some version cannot be read.
+    pub(super) fn any_download(&self) -> bool {
+        !self.downloads.is_empty()
+    }
+
+    /// The versions that the storage named and that could not be read.
+    pub(super) fn named_downloads(&self) -> BTreeMap<VlobId, u32> {
+        self.downloads.iter().filter_map(|(id, (named, _))| Some((*id, (*named)?))).collect()
+    }
+
+    /// Whoever asks for a sync does not wait for the next try.
+    pub(super) fn retry_downloads(&mut self) {
+        for (_, problem) in self.downloads.values_mut() {
+            problem.next_try_ns = Some(i64::MIN);
+        }
     }
 
     /// The other direction is not touched: a version that came down says nothing about one that cannot go up.
@@ -84,10 +102,15 @@ impl Problems {
     /// Entries to be read again by now.
     pub(super) fn due_downloads(&self, now_ns: i64) -> Vec<VlobId> {
         let due = |problem: &Problem| problem.next_try_ns.is_some_and(|at| at <= now_ns);
-        self.downloads.values().filter(|problem| due(problem)).map(|problem| problem.id).collect()
+        self.downloads.values().filter(|(_, problem)| due(problem)).map(|(_, problem)| problem.id).collect()
     }
 
     pub(super) fn list(&self) -> Vec<Problem> {
-        self.uploads.values().map(|(_, problem)| problem).chain(self.downloads.values()).cloned().collect()
+        self.uploads
+            .values()
+            .map(|(_, problem)| problem)
+            .chain(self.downloads.values().map(|(_, problem)| problem))
+            .cloned()
+            .collect()
     }
 }
