@@ -1,4 +1,5 @@
-//! The real Parsec server, in memory, for one test.
+//! The real Parsec server for one test: in memory, or in a database of its own where `PARSECFS_POSTGRES` names a
+//! PostgreSQL (`tests/server.sh`).
 //!
 //! Of the package in [`parsec_package`]: a machine without its Python says SKIP; CI fails instead.
 
@@ -6,6 +7,7 @@ use std::{
     fs::{self, File},
     io::{Read, Write},
     net::{TcpListener, TcpStream},
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -34,6 +36,7 @@ impl ParsecServer {
     /// Starts one, or says SKIP where this machine has no Python 3.12.
     pub fn start() -> Option<Self> {
         let program = parsec_package::programs()?.join("parsec");
+        let database = std::env::var("PARSECFS_POSTGRES").ok().map(|postgres| new_database(&program, &postgres));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("it is bound").port();
         drop(listener);
@@ -43,6 +46,9 @@ impl ParsecServer {
         let mut command = Command::new(program);
         command.args(["run", "--dev", "--host", "127.0.0.1", "--sse-keepalive", "5", "--port", &port.to_string()]);
         command.args(["--server-addr", &address, "--log-level", "warning"]);
+        if let Some(database) = &database {
+            command.args(["--db", database, "--blockstore", "POSTGRESQL"]);
+        }
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
         let process = command.spawn().expect("the server starts");
         let mut server = Self { process: Some(process), port, folder };
@@ -110,6 +116,21 @@ impl Drop for ParsecServer {
             let _ = process.wait();
         }
     }
+}
+
+/// A database for one server, on a PostgreSQL that ends with the tests.
+fn new_database(program: &Path, postgres: &str) -> String {
+    let name = format!("test_{}", data_encoding::HEXLOWER.encode(&parsecfs_crypto::random_bytes::<8>()));
+    let create = format!("CREATE DATABASE {name}");
+    run(Command::new("psql").args(["--quiet", "--command", &create, &format!("{postgres}/postgres")]));
+    let database = format!("{postgres}/{name}");
+    run(Command::new(program).args(["migrate", "--db", &database]));
+    database
+}
+
+fn run(command: &mut Command) {
+    let ended = command.stdin(Stdio::null()).output().expect("the program starts");
+    assert!(ended.status.success(), "{command:?}: {}", String::from_utf8_lossy(&ended.stderr));
 }
 
 fn answers(port: u16) -> bool {

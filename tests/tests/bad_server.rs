@@ -47,7 +47,7 @@ enum Lie {
     ReplaysManifests,
     /// It gives the first version of each manifest under the number of the newest.
     CallsOldNew,
-    /// It gives the content of one entry for another.
+    /// It gives the root folder for whatever else is asked for.
     SwapsManifests,
     /// It gives one block for another.
     SwapsBlocks(BlockId, BlockId),
@@ -107,10 +107,9 @@ impl VlobStore for Liar {
                     }
                 }
                 Lie::SwapsManifests => {
-                    let mut blobs: Vec<_> = records.iter().map(|record| Arc::clone(&record.blob)).collect();
-                    blobs.rotate_left(1);
-                    for (record, blob) in records.iter_mut().zip(blobs) {
-                        record.blob = blob;
+                    let root = self.inner.read(realm, &[realm.root()]).await?;
+                    for record in records.iter_mut().filter(|record| record.id != realm.root()) {
+                        record.blob = Arc::clone(&root[0].blob);
                     }
                 }
                 _ => {}
@@ -365,7 +364,7 @@ async fn a_server_that_went_back_is_named_and_not_written_to() -> Result<()> {
     let Some(scene) = Scene::new().await? else { return Ok(()) };
     scene.two.storage.tell(Lie::GoesBack);
     let said = lied_to(&scene).await?;
-    assert!(said.contains("but was at"), "{said}");
+    assert!(said.contains("less of realm"), "{said}");
     scene.goes_on(b"first").await
 }
 
@@ -377,7 +376,9 @@ async fn another_organization_is_not_taken_for_this_one() -> Result<()> {
     let other = LocalDevice { organization_id: OrganizationId::new("Other")?, ..device.clone() };
     let token = scene.server.bootstrap_token("Other").await;
     let error = Device::new(open(&scene.server, Some(token), &other).await?, other).await.err().context("refused")?;
-    assert!(format!("{error:#}").contains("does not know this device"), "{error:#}");
+    // One that nobody founded yet is there on some servers.
+    let said = format!("{error:#}");
+    assert!(said.contains("does not know this device") || said.contains("no such organization"), "{said}");
     // Its founder is not ours.
     let forged = LocalDevice { root_verify_key: SigningKey::generate().verify_key(), ..device.clone() };
     let error = Device::new(open(&scene.server, None, &forged).await?, forged).await.err().context("refused")?;
