@@ -5,6 +5,7 @@
 
 use parsecfs_core::{
     certificate::{ArchivingConfiguration, Certificate},
+    id::RealmId,
     storage::{Bytes, Error, ErrorKind, Result, Statement},
 };
 
@@ -21,6 +22,23 @@ pub(crate) fn main_certificate(statement: &Statement) -> &Bytes {
         | Statement::RotateKey { certificate, .. }
         | Statement::RenameRealm { certificate, .. }
         | Statement::ArchiveRealm { certificate, .. } => certificate,
+    }
+}
+
+/// The realm that a statement is about; `None` when it is about users and devices.
+pub(crate) fn realm_of(statement: &Statement) -> Option<RealmId> {
+    match statement {
+        Statement::Bootstrap { .. }
+        | Statement::CreateUser { .. }
+        | Statement::CreateDevice { .. }
+        | Statement::UpdateUser { .. }
+        | Statement::RevokeUser { .. } => None,
+        Statement::CreateRealm { realm, .. }
+        | Statement::Share { realm, .. }
+        | Statement::Unshare { realm, .. }
+        | Statement::RotateKey { realm, .. }
+        | Statement::RenameRealm { realm, .. }
+        | Statement::ArchiveRealm { realm, .. } => Some(*realm),
     }
 }
 

@@ -19,6 +19,7 @@ use super::{
     organization::Organization,
     verbs::{Created, Creation},
 };
+use crate::statement::realm_of;
 
 /// Answers without a verdict before a writer gives up.
 pub(super) const UNKNOWN_ANSWERS_MAX: u32 = 8;
@@ -204,22 +205,5 @@ impl Shared {
             timestamp: state.data.next_timestamp((self.options.clock)()),
             organization: organization.head,
         })
-    }
-}
-
-/// The realm that a statement is about, `None` for the organization's.
-pub(super) fn realm_of(statement: &Statement) -> Option<RealmId> {
-    match statement {
-        Statement::Bootstrap { .. }
-        | Statement::CreateUser { .. }
-        | Statement::CreateDevice { .. }
-        | Statement::UpdateUser { .. }
-        | Statement::RevokeUser { .. } => None,
-        Statement::CreateRealm { realm, .. }
-        | Statement::Share { realm, .. }
-        | Statement::Unshare { realm, .. }
-        | Statement::RotateKey { realm, .. }
-        | Statement::RenameRealm { realm, .. }
-        | Statement::ArchiveRealm { realm, .. } => Some(*realm),
     }
 }

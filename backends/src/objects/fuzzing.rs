@@ -9,13 +9,12 @@ use parsecfs_core::{
 };
 
 use super::{
-    ObjectStorage,
-    append::realm_of,
-    checkpoint,
+    ObjectStorage, checkpoint,
     entry::{Body, Change, RawEntry, digest_of},
     format::Format,
     key, pack,
 };
+use crate::statement::realm_of;
 
 /// Reads an entry of a log, with the digest that belongs to it, and its body.
 pub fn read_entry(bytes: &[u8]) {

@@ -23,7 +23,7 @@ use super::{
     server::Family,
     vlobs::typed_list,
 };
-use crate::statement::{claim_of, main_certificate};
+use crate::statement::{claim_of, main_certificate, realm_of};
 
 impl CertificateStore for ParsecStorage {
     fn certificates<'a>(&'a self, cursor: &'a CertificateCursor) -> BoxFuture<'a, Result<CertificateBatch>> {
@@ -251,22 +251,5 @@ fn redacted_of(statement: &Statement) -> Option<Bytes> {
         }
         Statement::CreateDevice { redacted_device, .. } => Some(Arc::clone(redacted_device)),
         _ => None,
-    }
-}
-
-/// The realm that a statement is about; `None` when it is about users and devices.
-fn realm_of(statement: &Statement) -> Option<RealmId> {
-    match statement {
-        Statement::Bootstrap { .. }
-        | Statement::CreateUser { .. }
-        | Statement::CreateDevice { .. }
-        | Statement::UpdateUser { .. }
-        | Statement::RevokeUser { .. } => None,
-        Statement::CreateRealm { realm, .. }
-        | Statement::Share { realm, .. }
-        | Statement::Unshare { realm, .. }
-        | Statement::RotateKey { realm, .. }
-        | Statement::RenameRealm { realm, .. }
-        | Statement::ArchiveRealm { realm, .. } => Some(*realm),
     }
 }

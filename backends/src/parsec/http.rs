@@ -16,8 +16,6 @@ use reqwest::{
 pub const REPLY_BYTES_MAX: usize = 64 << 20;
 /// Below the server's 5 s, so that a pooled connection is rarely dead.
 const IDLE_MAX: Duration = Duration::from_secs(4);
-/// Of an answer that is an error.
-const DETAIL_BYTES_MAX: usize = 4096;
 
 /// How long to wait for what.
 #[derive(Clone, Copy, Debug)]
@@ -52,8 +50,6 @@ pub struct Refused {
     pub versions: Option<String>,
     /// The server's time, where it said so: `Date` in seconds since the epoch.
     pub date: Option<i64>,
-    /// First bytes of the answer.
-    pub detail: String,
 }
 
 /// Sends requests to one server.
@@ -96,15 +92,17 @@ impl Http {
     /// Sends `body` to `path` and returns the answer to it.
     pub async fn post(&self, path: &str, headers: HeaderMap, body: Vec<u8>) -> std::result::Result<Vec<u8>, Failure> {
         let exchange = async {
-            let send = || {
-                let request = self.client.post(format!("{}{path}", self.root));
-                request.headers(headers.clone()).body(body.clone()).send()
+            let request = self.client.post(format!("{}{path}", self.root)).headers(headers).body(body).build();
+            let request = request.map_err(|error| broken(Some(error)))?;
+            // Shares the body.
+            let again = request.try_clone();
+            let answer = match (self.in_time(self.client.execute(request)).await, again) {
+                (Err(error), Some(again)) if is_dead_connection(&error) => {
+                    self.in_time(self.client.execute(again)).await
+                }
+                (answer, _) => answer,
             };
-            let answer = match self.in_time(send()).await {
-                Err(error) if is_dead_connection(&error) => self.in_time(send()).await,
-                answer => answer,
-            };
-            let answer = refuse(answer.map_err(broken)?).await?;
+            let answer = refuse(answer.map_err(broken)?)?;
             Ok(self.whole(answer, REPLY_BYTES_MAX).await?)
         };
         tokio::time::timeout(self.limits.exchange, exchange).await.unwrap_or_else(|_| Err(silent().into()))
@@ -113,7 +111,7 @@ impl Http {
     /// Opens a stream.
     pub async fn stream(&self, path: &str, headers: HeaderMap) -> std::result::Result<Response, Failure> {
         let answer = self.in_time(self.client.get(format!("{}{path}", self.root)).headers(headers).send()).await;
-        refuse(answer.map_err(broken)?).await
+        refuse(answer.map_err(broken)?)
     }
 
     async fn in_time<T>(
@@ -182,21 +180,16 @@ fn chain(error: &reqwest::Error) -> String {
     text
 }
 
-async fn refuse(mut answer: Response) -> std::result::Result<Response, Failure> {
+fn refuse(answer: Response) -> std::result::Result<Response, Failure> {
     if answer.status() == StatusCode::OK {
         return Ok(answer);
     }
     let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let mut refused = Refused {
+    Err(Failure::Refused(Box::new(Refused {
         status: answer.status().as_u16(),
         versions: header("supported-api-versions"),
         date: header("date").as_deref().and_then(seconds_of_date),
-        detail: String::new(),
-    };
-    if let Ok(Ok(Some(piece))) = tokio::time::timeout(Duration::from_secs(5), answer.chunk()).await {
-        refused.detail = String::from_utf8_lossy(&piece[..piece.len().min(DETAIL_BYTES_MAX)]).into_owned();
-    }
-    Err(Failure::Refused(Box::new(refused)))
+    })))
 }
 
 /// What a status means whoever asked what (protocol.md 3.5).
@@ -237,21 +230,7 @@ pub fn refusal(refused: &Refused) -> (ErrorKind, String) {
 
 /// Reads `Sun, 06 Nov 1994 08:49:37 GMT`.
 fn seconds_of_date(text: &str) -> Option<i64> {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let mut words = text.split_once(", ")?.1.split(' ');
-    let day: i64 = words.next()?.parse().ok()?;
-    let name = words.next()?;
-    let month = i64::try_from(MONTHS.iter().position(|month| *month == name)?).ok()? + 1;
-    let year: i64 = words.next()?.parse().ok()?;
-    let mut clock = words.next()?.split(':').map(|number| number.parse::<i64>().ok());
-    let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
-    if !(1970..10_000).contains(&year) {
-        return None;
-    }
-    // Days from civil: years begin in March, so that the leap day is the last.
-    let (year, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + (month * 306 + 5) / 10 + day - 1 - 719_468;
-    Some(days * 86_400 + hour * 3600 + minute * 60 + second)
+    jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok().map(jiff::Timestamp::as_second)
 }
 
 /// A header from text of our own.
@@ -274,7 +253,7 @@ mod tests {
 
     #[test]
     fn every_status_has_a_kind_and_words() {
-        let refused = |status| Refused { status, versions: None, date: None, detail: String::new() };
+        let refused = |status| Refused { status, versions: None, date: None };
         for status in 300..600 {
             assert!(!refusal(&refused(status)).1.is_empty(), "{status}");
         }
