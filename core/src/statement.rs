@@ -14,6 +14,7 @@ use crate::{
     error::Result,
     id::{DeviceId, RealmId, UserId},
     keys_bundle::{KeysBundle, KeysBundleAccess},
+    local_device::LocalDevice,
     name::{DeviceLabel, EntryName, HumanHandle},
     storage::{Bytes, Statement},
     time::Timestamp,
@@ -45,6 +46,20 @@ pub struct NewDevice {
     pub purpose: DevicePurpose,
 }
 
+impl NewDevice {
+    /// What others are told of a device.
+    #[must_use]
+    pub fn of(device: &LocalDevice, purpose: DevicePurpose) -> Self {
+        Self {
+            id: device.device_id,
+            user: device.user_id,
+            label: device.device_label.clone(),
+            verify_key: device.signing_key.verify_key(),
+            purpose,
+        }
+    }
+}
+
 /// A user to be, with the first device.
 #[derive(Clone, Debug)]
 pub struct NewUser {
@@ -56,6 +71,19 @@ pub struct NewUser {
     pub profile: UserProfile,
     /// First device.
     pub device: NewDevice,
+}
+
+impl NewUser {
+    /// What others are told of a user, by the first device.
+    #[must_use]
+    pub fn of(device: &LocalDevice) -> Self {
+        Self {
+            human_handle: device.human_handle.clone(),
+            public_key: device.private_key.public_key(),
+            profile: device.initial_profile,
+            device: NewDevice::of(device, DevicePurpose::Standard),
+        }
+    }
 }
 
 /// The pair that a new device needs: in full and for outsiders.

@@ -9,7 +9,7 @@ use parsecfs_core::{
     id::{DeviceId, RealmId, UserId},
     local_device::LocalDevice,
     name::{DeviceLabel, Email, EntryName, HumanHandle, OrganizationId},
-    statement::{self, Author, NewDevice, NewUser},
+    statement::{self, Author, NewUser},
 };
 use parsecfs_crypto::{PrivateKey, SecretKey, SigningKey, random_bytes};
 use parsecfs_vfs::{
@@ -85,20 +85,8 @@ impl World {
             local_symkey: SecretKey::generate(),
             ..by.device().clone()
         };
-        let new = NewUser {
-            human_handle: device.human_handle.clone(),
-            public_key: device.private_key.public_key(),
-            profile,
-            device: NewDevice {
-                id: device.device_id,
-                user: device.user_id,
-                label: device.device_label.clone(),
-                verify_key: device.signing_key.verify_key(),
-                purpose: DevicePurpose::Standard,
-            },
-        };
         by.refresh().await?;
-        by.storage().append(statement::create_user(&new, &author(by, None))).await?;
+        by.storage().append(statement::create_user(&NewUser::of(&device), &author(by, None))).await?;
         by.refresh().await?;
         self.open(name, device).await
     }

@@ -6,11 +6,11 @@
 //! leaves nothing undone.
 
 use parsecfs_core::{
-    certificate::{DevicePurpose, UserProfile},
+    certificate::UserProfile,
     id::{DeviceId, RealmId, UserId},
     local_device::LocalDevice,
     name::{DeviceLabel, HumanHandle, OrganizationId},
-    statement::{self, NewDevice, NewUser},
+    statement::{self, NewUser},
     storage::{self, Statement, Storage},
     url::ServerAddr,
 };
@@ -65,19 +65,7 @@ impl Founding {
             local_symkey: SecretKey::generate(),
             organization_key: has_logs.then(SecretKey::generate),
         };
-        let founder = NewUser {
-            human_handle: device.human_handle.clone(),
-            public_key: device.private_key.public_key(),
-            profile: UserProfile::Admin,
-            device: NewDevice {
-                id: device.device_id,
-                user: device.user_id,
-                label: device.device_label.clone(),
-                verify_key: device.signing_key.verify_key(),
-                purpose: DevicePurpose::Standard,
-            },
-        };
-        let statement = statement::bootstrap(&founder, &root, clock.now());
+        let statement = statement::bootstrap(&NewUser::of(&device), &root, clock.now());
         Ok(Self { device, statement })
     }
 

@@ -41,14 +41,7 @@ impl Organization {
             if trust.device(device.device_id).is_some() {
                 return Ok(None);
             }
-            let new = NewDevice {
-                id: device.device_id,
-                user: device.user_id,
-                label: device.device_label.clone(),
-                verify_key: device.signing_key.verify_key(),
-                purpose,
-            };
-            Ok(Some(statement::create_device(&new, &self.author(trust, None))))
+            Ok(Some(statement::create_device(&NewDevice::of(&device, purpose), &self.author(trust, None))))
         })
         .await?;
         Ok(device)
