@@ -238,6 +238,22 @@ impl CliHome {
         })
     }
 
+    /// Another home of the same person, with a device of this name made from a recovery file. Both devices have the
+    /// same files from then on; nothing is mounted there.
+    #[track_caller]
+    pub fn second_device(&self, label: &str) -> Self {
+        let file = self.path("recovery");
+        let file = file.to_str().expect("temporary paths are UTF-8");
+        let exported = self.ok(&["device", "recovery", "export", file]);
+        let second = Self::new();
+        let passphrase = second.path("passphrase");
+        std::fs::write(&passphrase, exported["passphrase"].as_str().expect("a passphrase")).expect("a file is written");
+        let passphrase = passphrase.to_str().expect("temporary paths are UTF-8");
+        let how = ["--passphrase-file", passphrase, "--auth", "keyfile", "--device-label", label];
+        second.ok(&[&["device", "recovery", "import", file], &how[..]].concat());
+        second
+    }
+
     /// Makes an empty directory to mount on.
     pub fn mount_point(&self, name: &str) -> String {
         let dir = self.path(name);

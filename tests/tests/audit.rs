@@ -5,19 +5,6 @@ use std::{fs, path::Path};
 use parsecfs_tests::cli::CliHome;
 use serde_json::{Value, json};
 
-/// A second home of the same person, made with a recovery file.
-fn second_device(home: &CliHome) -> CliHome {
-    let (file, passphrase) = (home.path("recovery"), home.path("passphrase"));
-    let file = file.to_str().expect("temporary paths are UTF-8");
-    let exported = home.ok(&["device", "recovery", "export", file]);
-    fs::write(&passphrase, exported["passphrase"].as_str().expect("a passphrase")).expect("a file is written");
-    let second = CliHome::new();
-    let passphrase = passphrase.to_str().expect("temporary paths are UTF-8");
-    let how = ["--passphrase-file", passphrase, "--auth", "keyfile", "--device-label", "desk"];
-    second.ok(&[&["device", "recovery", "import", file], &how[..]].concat());
-    second
-}
-
 fn events(audit: &Value) -> Vec<&str> {
     let events = audit["events"].as_array().expect("a list");
     events.iter().map(|event| event["event"].as_str().expect("a word")).collect()
@@ -31,7 +18,7 @@ fn by(entry: &Value) -> (&str, &str) {
 fn what_was_given_to_whom_is_told_in_the_order_of_time_by_who_signed_it() {
     let home = CliHome::new();
     let workspace = home.with_workspace("Photos");
-    let _second = second_device(&home);
+    let _second = home.second_device("desk");
     let audit = home.ok(&["audit"]);
     assert_eq!(
         events(&audit),
@@ -66,7 +53,7 @@ fn of_a_workspace_it_tells_which_device_changed_each_entry_last_also_without_the
     fs::write(Path::new(&dir).join("first"), "laptop").unwrap();
     fs::write(Path::new(&dir).join("second"), "laptop").unwrap();
     home.ok(&["wait", "--synced", "--timeout", "60"]);
-    let second = second_device(&home);
+    let second = home.second_device("desk");
     let other = second.mount_point("mnt");
     second.ok(&["mount", "Photos", &other]);
     second.ok(&["sync", "Photos"]);

@@ -41,19 +41,6 @@ fn home_on(door: &Door) -> CliHome {
     home
 }
 
-/// A second device of the same person.
-fn second_home(first: &CliHome) -> CliHome {
-    let file = first.path("recovery");
-    let file = file.to_str().expect("UTF-8");
-    let passphrase = first.ok(&["device", "recovery", "export", file])["passphrase"].as_str().expect("one").to_owned();
-    let second = CliHome::new();
-    let words = second.path("passphrase");
-    fs::write(&words, passphrase).expect("a file can be written");
-    let import = ["device", "recovery", "import", file, "--passphrase-file", words.to_str().expect("UTF-8")];
-    second.ok(&[&import[..], &["--device-label", "desktop", "--auth", "keyfile"]].concat());
-    second
-}
-
 #[test]
 fn two_devices_share_a_workspace_on_a_server() {
     if !can_mount() {
@@ -68,7 +55,7 @@ fn two_devices_share_a_workspace_on_a_server() {
     fs::write(format!("{here}/hello"), "from the laptop").expect("writes");
     one.ok(&["wait", "Photos", "--synced", "--timeout", "60"]);
 
-    let two = second_home(&one);
+    let two = one.second_device("desktop");
     let there = two.mount_point("mnt");
     two.ok(&["mount", "Photos", &there]);
     until("the second device sees the file", || holds(&format!("{there}/hello"), "from the laptop"));
@@ -123,7 +110,7 @@ fn what_waited_while_the_server_was_away_goes_up_when_it_is_back() {
         }
         home.ok(&["wait", "Photos", "--synced", "--timeout", "120"]);
     }
-    let again = second_home(&home);
+    let again = home.second_device("desktop");
     let there = again.mount_point("mnt");
     again.ok(&["mount", "Photos", &there]);
     until("all is on the server", || fs::read_dir(&there).is_ok_and(|entries| entries.count() == 9));
