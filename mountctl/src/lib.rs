@@ -11,6 +11,7 @@
 //! | [`daemon`] | the wiring: storages, clock, runtime |
 //! | `command` | what each command does, one file each |
 
+pub mod address;
 pub mod agent;
 pub mod cli;
 pub mod client;

@@ -21,20 +21,18 @@ pub(super) async fn run(
     mounts: &Arc<Mounts>,
     only: Option<&WorkspaceSummary>,
 ) -> Result<AuditView> {
+    let names = organization.workspaces().await?;
+    let name = |realm: RealmId| {
+        names.iter().find(|summary| summary.realm == realm).map_or_else(|| realm.to_string(), views::name)
+    };
     let mut events = Vec::new();
     for certificate in organization.certificates().await? {
         if only.is_none_or(|summary| certificate.realm() == Some(summary.realm))
             && certificate.realm() != Some(organization.device().user_realm_id)
         {
-            events.push(event(organization, &certificate).await);
+            let workspace = certificate.realm().map(name);
+            events.push(AuditEvent { workspace, ..event(organization, &certificate).await });
         }
-    }
-    let names = organization.workspaces().await?;
-    let name = |realm: RealmId| {
-        names.iter().find(|summary| summary.realm == realm).map_or_else(|| realm.to_string(), views::name)
-    };
-    for event in &mut events {
-        event.workspace = event.workspace_id.as_deref().and_then(RealmId::parse).map(name);
     }
     let duties = organization.duties().into_iter();
     let pending = duties.filter(|duty| only.is_none_or(|summary| summary.realm == duty.realm)).map(|duty| DutyView {

@@ -114,7 +114,13 @@ impl Mounts {
             record::remember(&folder, &noted).map_err(|error| Failure::io("cannot note the mount", &error))
         })
         .await?;
-        let mount = match mount_on(&workspace, &dir, mount_options(&options)).await {
+        let mount = match mount_on(
+            &workspace,
+            &dir,
+            MountOptions { read_only: options.read_only, allow_other: options.allow_other },
+        )
+        .await
+        {
             Ok(mount) => mount,
             Err(error) => {
                 self.forget(dir.clone()).await;
@@ -214,6 +220,22 @@ impl Mounts {
             tape: tape.map_err(|error| Failure::io("cannot make room in memory", &error))?,
         };
         Ok(Workspace::open(organization.clone(), realm, options, &Handle::current()).await?)
+    }
+
+    /// Opens a workspace that is not mounted for as long as `work` takes.
+    async fn opened<T, F>(
+        &self,
+        organization: &Arc<Organization>,
+        realm: RealmId,
+        work: impl FnOnce(Arc<Workspace>) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let workspace = self.open(organization, realm, None, None).await?;
+        let done = work(workspace.clone()).await;
+        workspace.close().await?;
+        done
     }
 
     /// Waits for the end of a mount, whoever brought it about, and puts everything away.
@@ -334,11 +356,12 @@ impl Mounts {
         if !self.home.workspace_store(organization.device_id(), summary.realm).exists() {
             return Ok(None);
         }
-        let workspace = self.open(organization, summary.realm, None, None).await?;
-        let damage = workspace.check().await;
-        let status = views::status(&views::name(summary), None, &workspace, &self.kept).await;
-        workspace.close().await?;
-        Ok(Some((status?, damage?)))
+        let looked = self.opened(organization, summary.realm, |workspace| async move {
+            let damage = workspace.check().await;
+            let status = views::status(&views::name(summary), None, &workspace, &self.kept).await;
+            Ok((status?, damage?))
+        });
+        looked.await.map(Some)
     }
 
     /// Who changed each entry last; empty when nothing of the workspace is kept here.
@@ -355,10 +378,7 @@ impl Mounts {
         if !self.home.workspace_store(organization.device_id(), realm).exists() {
             return Ok(Vec::new());
         }
-        let workspace = self.open(organization, realm, None, None).await?;
-        let changes = ask(workspace.clone()).await;
-        workspace.close().await?;
-        changes
+        self.opened(organization, realm, ask).await
     }
 
     /// Syncs a workspace that is not mounted.
@@ -371,12 +391,13 @@ impl Mounts {
         if self.find(summary.realm).is_ok() {
             return self.sync(summary.realm).await;
         }
-        let workspace = self.open(organization, summary.realm, None, None).await?;
-        let synced = workspace.sync().await;
-        let status = views::status(&views::name(summary), None, &workspace, &self.kept).await;
-        workspace.close().await?;
-        synced?;
-        status
+        let synced = self.opened(organization, summary.realm, |workspace| async move {
+            let synced = workspace.sync().await;
+            let status = views::status(&views::name(summary), None, &workspace, &self.kept).await;
+            synced?;
+            status
+        });
+        synced.await
     }
 
     pub(super) async fn wait_synced(&self, realm: RealmId, timeout_ms: Option<u64>) -> Result<StatusView> {
@@ -423,10 +444,6 @@ fn unsynced(view: &MountView) -> Failure {
     Failure::new(Kind::Unsynced, format!("{} has changes that are not on the storage yet", view.workspace)).hint(
         "wait with `mountctl wait --synced`, or use --force: the changes stay on this device and go up after the next mount",
     )
-}
-
-fn mount_options(options: &MountRequest) -> MountOptions {
-    MountOptions { read_only: options.read_only, allow_other: options.allow_other }
 }
 
 fn mount_failure(error: parsecfs_vfs::error::Error, dir: &Path) -> Failure {

@@ -25,6 +25,7 @@ use parsecfs_vfs::{
 use tokio::sync::Mutex;
 
 use crate::{
+    address,
     daemon::{self, Storages},
     devices::{self, Devices},
     exit::Kind,
@@ -268,7 +269,7 @@ fn found_failure(error: parsecfs_vfs::error::Error, backend: &str) -> Failure {
     match error.kind() {
         ErrorKind::Exists => Failure::new(Kind::Exists, format!("there is an organization in {backend} already"))
             .hint("choose another place, or join it: `mountctl device recovery import FILE`"),
-        ErrorKind::Denied | ErrorKind::NotFound if daemon::is_server(backend) => {
+        ErrorKind::Denied | ErrorKind::NotFound if address::is_server(backend) => {
             Failure { hint: None, ..Failure::from(error).context("cannot make the organization") }.hint(
                 "a server wants `org create --admin-token-file FILE` of its operator, or `org bootstrap URL` of others",
             )

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use parsecfs_core::{
     certificate::{RealmRole, UserProfile},
     id::RealmId,
-    name::EntryName,
+    name::{EntryName, HumanHandle},
 };
 use parsecfs_vfs::{
     Workspace,
@@ -39,14 +39,11 @@ pub(super) fn member(who: UserSummary, given: Option<RealmRole>) -> MemberView {
 }
 
 pub(super) fn user(user: UserSummary) -> UserView {
-    let (email, name) = match &user.human_handle {
-        Some(handle) => (handle.email().to_string(), handle.label().to_owned()),
-        None => (format!("{}@redacted.invalid", user.id), user.id.to_string()),
-    };
+    let handle = user.human_handle.unwrap_or_else(|| HumanHandle::redacted(user.id));
     UserView {
         user_id: user.id.to_string(),
-        email,
-        name,
+        email: handle.email().to_string(),
+        name: handle.label().to_owned(),
         profile: profile(user.profile).to_owned(),
         revoked: user.revoked.is_some(),
     }
@@ -129,17 +126,16 @@ pub(super) async fn status(
 
 /// This user's role now, and why nothing can be changed.
 fn standing(organization: &Organization, realm: RealmId) -> (&'static str, Option<String>) {
-    let user = organization.user_id();
-    let revoked = organization.users().iter().any(|one| one.id == user && one.revoked.is_some());
+    let revoked = organization.trust().user(organization.user_id()).is_some_and(|user| user.revoked().is_some());
     let held = organization.role(realm);
     let reason = match held {
-        _ if revoked => "you were revoked from the organization; what was not synced is kept on this device",
-        None => "your role was taken away; what was not synced is kept on this device",
-        Some(RealmRole::Reader) => "readers change nothing",
-        Some(_) if !organization.writable(realm) => "the workspace is archived",
-        Some(_) => return (held.map_or("none", role), None),
+        _ if revoked => Some("you were revoked from the organization; what was not synced is kept on this device"),
+        None => Some("your role was taken away; what was not synced is kept on this device"),
+        Some(RealmRole::Reader) => Some("readers change nothing"),
+        Some(_) if !organization.writable(realm) => Some("the workspace is archived"),
+        Some(_) => None,
     };
-    (held.map_or("none", role), Some(reason.to_owned()))
+    (held.map_or("none", role), reason.map(str::to_owned))
 }
 
 /// This process.

@@ -1,9 +1,9 @@
 //! `org create`, `org bootstrap`, `org show`, `org list`.
 
 use crate::{
+    address,
     cli::{Org, OrgBootstrap, OrgCreate},
     command::Context,
-    daemon,
     devices::{self, Devices},
     exit::Kind,
     failure::{Failure, Result},
@@ -23,9 +23,9 @@ pub(super) fn run(context: &Context, command: Org) -> Result<()> {
 }
 
 fn create(context: &Context, arguments: OrgCreate) -> Result<()> {
-    let backend = daemon::storage_url(&daemon::without_organization(&arguments.backend, &arguments.organization))?;
+    let backend = address::storage_url(&address::without_organization(&arguments.backend, &arguments.organization))?;
     let permission = match arguments.admin_token_file {
-        Some(_) if !daemon::is_server(&backend) => {
+        Some(_) if !address::is_server(&backend) => {
             return Err(Failure::new(Kind::Usage, "only a server has an administration token"));
         }
         Some(file) => Some(Permission::Administration(Source::file_or_person(Some(file)).existing("")?)),
@@ -43,7 +43,7 @@ fn create(context: &Context, arguments: OrgCreate) -> Result<()> {
 }
 
 fn bootstrap(context: &Context, arguments: OrgBootstrap) -> Result<()> {
-    let (organization, backend) = daemon::founding_address(&arguments.url)?;
+    let (organization, backend) = address::founding_address(&arguments.url)?;
     let request = Request::CreateOrganization {
         organization,
         backend,

@@ -14,9 +14,9 @@ use parsecfs_vfs::organization::{AvailableDevice, DeviceStore};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    address,
     cli::Quickstart,
     command::{Context, machine_name, mount},
-    daemon,
     devices::Devices,
     exit::Kind,
     failure::{Failure, Result},
@@ -59,7 +59,7 @@ pub(super) fn run(context: &Context, arguments: Quickstart) -> Result<()> {
     mountpoint::check_machine()?;
     let mut record = read(&context.home.quickstart_record());
     let at = arguments.at.or_else(|| record.last.clone()).unwrap_or_else(|| context.home.quickstart_storage());
-    let backend = daemon::directory_url(&at)?;
+    let backend = address::directory_url(&at)?;
     let earlier = record.choices.get(&backend).cloned();
     let workspace = arguments
         .workspace
