@@ -32,7 +32,6 @@ impl Organization {
         let batches = self.on_disk(|disk| disk.batches_after(0)).await?;
         let nothing = Trust::new(self.device.root_verify_key, self.user_id());
         replay(Known { trust: nothing.into(), seq: 0 }, &batches)?;
-        let read = |signed: &_| read(signed);
         let mut certificates = batches.iter().flat_map(documents).map(read).collect::<Result<Vec<_>>>()?;
         // Those of one time stay in their order: a user comes before the first device.
         certificates.sort_by_key(Certificate::timestamp);

@@ -189,7 +189,8 @@ impl Organization {
     }
 
     /// Takes in new certificates, all or none of an answer, and remembers them; then does what an owner owes to
-    /// workspaces: what was begun, and a new key where somebody is gone. `Untrusted` names the rule that does not hold and changes nothing.
+    /// workspaces: what was begun, and a new key where somebody is gone. `Untrusted` names the rule that does not hold
+    /// and changes nothing.
     pub async fn refresh(&self) -> Result<()> {
         self.poll().await?;
         self.finish_workspaces().await

@@ -7,8 +7,6 @@
 
 use std::collections::BTreeMap;
 
-use super::{Organization, certificate_store::RecordKind, documents, random_id};
-use crate::error::{Error, ErrorKind, Result};
 use parsecfs_core::{
     certificate::{ArchivingConfiguration, RealmRole, open_realm_name},
     id::RealmId,
@@ -16,6 +14,9 @@ use parsecfs_core::{
     statement,
     trust::{RealmTrust, Trust},
 };
+
+use super::{Organization, certificate_store::RecordKind, documents, random_id};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Shortest beginning of an id that stands for it.
 const ID_PREFIX_MIN: usize = 4;
@@ -100,7 +101,8 @@ impl Organization {
         self.on_disk(move |disk| disk.remove_record(RecordKind::PendingName, realm)).await
     }
 
-    /// Workspaces that were begun and not finished, or of which somebody is gone. Never in the way of reading: what fails now is tried next time.
+    /// Workspaces that were begun and not finished, or of which somebody is gone. Never in the way of reading: what fails
+    /// now is tried next time.
     pub(super) async fn finish_workspaces(&self) -> Result<()> {
         let mut names = self.pending_names().await?;
         let trust = self.trust();

@@ -99,8 +99,7 @@ impl Engine {
             self.state.lock().downloads = queue.len() as u64;
             let manifests = self.read_piece(&mut queue, &mut report).await?;
             report.applied += manifests.len();
-            let last = queue.len() == 0;
-            let last = last && !self.state.lock().problems.any_download();
+            let last = queue.len() == 0 && !self.state.lock().problems.any_download();
             report.conflicts += self.merge_piece(manifests, last.then_some(changes.checkpoint)).await?;
             moved |= last;
         }
