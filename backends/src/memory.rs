@@ -282,9 +282,10 @@ impl State {
                 self.caller(author, caller)?;
                 let target = self.users.get(recipient).ok_or_else(|| not_found("no such user"))?;
                 require(!target.revoked, || conflict("the user is revoked"))?;
-                let realm_state = self.realm_mut(*realm)?;
+                let Self { realms, users, .. } = self;
+                let realm_state = realms.get_mut(realm).ok_or_else(|| not_found("no such realm"))?;
                 require(realm_state.key_index() == *key_index && *key_index > 0, || conflict("not the newest key"))?;
-                realm_state.change_role(author, caller, *realm, certificate, Some(*recipient))?;
+                realm_state.change_role(author, caller, *realm, certificate, Some((*recipient, users)))?;
                 let bundle = realm_state.bundles.last_mut().expect("key_index() > 0 was checked above");
                 bundle.accesses.insert(*recipient, Arc::clone(access));
                 Ok(())
@@ -335,21 +336,25 @@ impl Realm {
         caller: UserId,
         realm: RealmId,
         certificate: &Bytes,
-        recipient: Option<UserId>,
+        share: Option<(UserId, &HashMap<UserId, UserState>)>,
     ) -> Result<()> {
         let Certificate::RealmRole(said) = self.check(author, certificate)? else {
             return Err(misuse("a role certificate is needed"));
         };
         let (user, role) = (said.user_id, said.role);
         require(said.realm_id == realm, || misuse("the certificate is about another realm"))?;
-        require(recipient.is_none_or(|recipient| recipient == user && role.is_some()), || {
+        require(share.is_none_or(|(recipient, _)| recipient == user && role.is_some()), || {
             misuse("the certificate gives no role to the recipient")
         })?;
         if self.certificates.is_empty() {
             require(user == caller && role == Some(RealmRole::Owner), || denied("a realm starts with its owner"))?;
+        } else if let Some((_, users)) = share.filter(|_| caller == user) {
+            self.may_take_over(caller, role, users)?;
         } else {
             self.may_change_role(caller, user, role)?;
         }
+        let outsider = share.is_some_and(|(_, users)| users.get(&user).is_some_and(|user| user.outsider));
+        require(!outsider || role < Some(RealmRole::Manager), || denied("outsiders are neither owner nor manager"))?;
         require(self.roles.get(&user).copied() != role, || conflict("the role holds already"))?;
         self.certificates.push((said.timestamp, Arc::clone(certificate)));
         match role {
@@ -371,6 +376,14 @@ impl Realm {
         let highest = new.max(self.roles.get(&target).copied());
         let needed = if highest >= Some(RealmRole::Manager) { RealmRole::Owner } else { RealmRole::Manager };
         require(own >= needed, || denied("the role does not allow it"))
+    }
+
+    fn may_take_over(&self, caller: UserId, new: Option<RealmRole>, users: &HashMap<UserId, UserState>) -> Result<()> {
+        let own = *self.roles.get(&caller).ok_or_else(|| denied("no role in this realm"))?;
+        require(new == Some(RealmRole::Owner), || denied("nobody changes his own role"))?;
+        let standing = |user| users.get(user).is_some_and(|user| !user.revoked && !user.outsider);
+        let higher_left = self.roles.iter().any(|(user, role)| *role > own && standing(user));
+        require(!higher_left, || denied("somebody with a higher role is left"))
     }
 
     fn require_owner(&self, caller: UserId) -> Result<()> {

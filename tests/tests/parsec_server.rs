@@ -8,13 +8,15 @@ use parsecfs_backends::{
     parsec::{Limits, Options, ParsecStorage},
 };
 use parsecfs_core::{
-    certificate::RealmRole,
+    certificate::{RealmRole, UserProfile},
     id::{RealmId, VlobId},
     name::OrganizationId,
+    statement::{self, Author},
     storage::{
         CertificateCursor, CertificateStore, ErrorKind, Event, EventSource, Result, Storage, VlobStore, WriteOutcome,
     },
     time::Timestamp,
+    trust::Trust,
 };
 use parsecfs_tests::parsec_server::ParsecServer;
 
@@ -177,4 +179,31 @@ async fn a_share_that_is_signed_too_early_tells_how_late_it_has_to_be() {
     let share = scene.world.share(&scene.founder, scene.realm, &scene.member, RealmRole::Reader, 1);
     let error = scene.alice.append(share).await.expect_err("too early");
     assert_eq!((error.kind(), error.after()), (ErrorKind::VersionConflict, Some(late)));
+}
+
+/// Servers let an owner or manager go on who became an outsider: whoever refused what they say would know nothing of
+/// what comes after it, and could not rotate a key for members that others know.
+#[tokio::test]
+async fn what_a_member_who_became_an_outsider_says_the_server_and_readers_take() {
+    let Some(scene) = Scene::new().await else { return };
+    let (bob, other) = (scene.bob(), World::person(&scene.founder));
+    scene.alice.append(scene.world.create_user(&scene.founder, &other)).await.expect("adds a user");
+    for role in [RealmRole::Owner, RealmRole::Reader] {
+        let to = if role == RealmRole::Owner { &scene.member } else { &other };
+        scene.alice.append(scene.world.share(&scene.founder, scene.realm, to, role, 1)).await.expect("shares");
+    }
+    let author = |identity: &'static str| {
+        let identity = if identity == "alice" { &scene.founder } else { &scene.member };
+        Author { device: identity.device, key: &identity.signing_key, timestamp: scene.world.tick() }
+    };
+    let outsider = statement::update_user(scene.member.user, UserProfile::Outsider, &author("alice"));
+    scene.alice.append(outsider).await.expect("an administrator changes a profile");
+    let removal = statement::unshare(scene.realm, other.user, &author("bob"));
+    bob.append(removal).await.expect("the server takes it");
+    let everything = scene.alice.certificates(&CertificateCursor::default()).await.expect("answers");
+    let trust = Trust::new(scene.founder.root.verify_key(), scene.founder.user).apply(&everything).expect("holds");
+    let realm = trust.realm(scene.realm).expect("is known");
+    assert_eq!((realm.role(other.user), realm.role(scene.member.user)), (None, Some(RealmRole::Owner)));
+    let refusal = trust.may_change_role(scene.member.user, realm, (scene.founder.user, None), scene.world.tick());
+    assert_eq!(refusal.expect_err("we do not say it").rule, "an outsider gives a role");
 }

@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use parsecfs_core::{
-    certificate::{RealmRole, UserProfile},
+    certificate::{Certificate, RealmRole, UserProfile},
     id::RealmId,
     name::EntryName,
     storage::VlobRecord,
@@ -204,4 +204,32 @@ async fn what_a_revoked_device_had_not_synced_stays_on_it_and_goes_nowhere() {
     assert_eq!(content(his.volume(), "draft").await.unwrap(), b"not sent yet");
     assert!(his.status().unwrap().sync.upload_entries > 0, "it is still counted as unsynced");
     assert!(his.volume().put("more", b"no").is_err());
+}
+
+#[tokio::test]
+async fn a_profile_hides_and_shows_the_names_of_before_as_soon_as_it_holds() {
+    let (world, alice, bob, realm) = alice_and_bob().await;
+    give(&alice, realm, &bob, RealmRole::Contributor).await;
+    let id = bob.organization.user_id();
+    let names = |device: &Device| {
+        let users = device.organization.users();
+        users.iter().filter(|user| user.human_handle.is_some()).count()
+    };
+    assert_eq!(names(&bob), 2);
+    alice.organization.change_profile(id, UserProfile::Outsider).await.unwrap();
+    bob.organization.refresh().await.unwrap();
+    assert_eq!((names(&bob), role(&bob, realm)), (0, Some(RealmRole::Contributor)));
+    let told = bob.organization.certificates().await.unwrap();
+    let kept =
+        |certificate: &Certificate| matches!(certificate, Certificate::User(user) if user.human_handle.is_some());
+    assert!(!told.iter().any(kept), "the audit goes by what is valid");
+    // What he had offline goes too.
+    let device = bob.organization.device().clone();
+    drop(bob);
+    let bob = world.open("bob", device).await.unwrap();
+    assert_eq!(names(&bob), 0);
+    let carol = world.person(&alice, "carol", UserProfile::Standard).await.unwrap();
+    alice.organization.change_profile(id, UserProfile::Standard).await.unwrap();
+    bob.organization.refresh().await.unwrap();
+    assert_eq!((names(&bob), names(&carol)), (3, 3));
 }

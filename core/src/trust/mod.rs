@@ -4,7 +4,7 @@
 //! and changes nothing. Copies share what did not change, so that one can be kept behind an `Arc` and replaced.
 //!
 //! Stricter than official clients, where an honest server never stores such certificates: the first user is an admin,
-//! every user is followed by a first device, a role is given neither by a revoked user nor by an outsider, key indexes
+//! every user is followed by a first device, a role is not given by a revoked user, key indexes
 //! count up without gaps, and a name is sealed with a key that exists.
 
 mod common;
@@ -117,6 +117,29 @@ impl Trust {
             realms: BTreeMap::new(),
             shamir: Arc::default(),
         }
+    }
+
+    /// The same organization and reader before anything is known.
+    #[must_use]
+    pub fn without_certificates(&self) -> Self {
+        Self::new(self.root, self.reader)
+    }
+
+    /// Whether the reader is shown nobody's name or label: that of an outsider.
+    #[must_use]
+    pub fn hides_names(&self) -> bool {
+        self.user(self.reader).is_some_and(|user| user.profile() == UserProfile::Outsider)
+    }
+
+    /// Whether everything up to `cursor` is known, as far as times tell.
+    #[must_use]
+    pub fn reaches(&self, cursor: &CertificateCursor) -> bool {
+        let own = self.cursor();
+        let realm = |(id, last): (&RealmId, &Timestamp)| own.realm.get(id).is_some_and(|own| own >= last);
+        own.common >= cursor.common
+            && own.sequester >= cursor.sequester
+            && own.shamir >= cursor.shamir
+            && cursor.realm.iter().all(realm)
     }
 
     /// The trust after a batch, if every certificate in it is allowed.

@@ -144,7 +144,7 @@ impl Trust {
         after.last = timestamp;
         match certificate {
             Certificate::RealmRole(role) => {
-                self.may_change_role(author.user_id, realm, (role.user_id, role.role), timestamp)?;
+                self.may_have_changed_role(author.user_id, realm, (role.user_id, role.role), timestamp)?;
                 after.set_role(&role);
             }
             Certificate::RealmName(name) => {

@@ -77,6 +77,19 @@ impl Trust {
         &self,
         author: UserId,
         realm: &RealmTrust,
+        change: (UserId, Option<RealmRole>),
+        at: Timestamp,
+    ) -> Verdict {
+        self.may_have_changed_role(author, realm, change, at)?;
+        rule(!self.is_outsider(author, at), "an outsider gives a role", A_MANAGER)
+    }
+
+    /// The same of what is stored already. A member who became an outsider keeps the role that was given before, and
+    /// servers and official clients go by it: who does not believe what it says sees other members than all the others.
+    pub(super) fn may_have_changed_role(
+        &self,
+        author: UserId,
+        realm: &RealmTrust,
         (target, new): (UserId, Option<RealmRole>),
         at: Timestamp,
     ) -> Verdict {
@@ -87,9 +100,8 @@ impl Trust {
             Some(RealmRole::Contributor | RealmRole::Reader) | None => (RealmRole::Manager, A_MANAGER),
         };
         let own = realm.role(author).ok_or(Refusal { rule: "author has no role", who })?;
-        rule(!self.is_outsider(author, at), "an outsider gives a role", who)?;
         if target == author {
-            return self.may_promote_self(realm, new, own, at);
+            return self.may_promote_self(author, realm, (new, own), at);
         }
         rule(own >= needed, "author's role does not allow to give or take this one", who)?;
         rule(current != new, "role is given already", NOBODY)?;
@@ -104,8 +116,15 @@ impl Trust {
     }
 
     /// Somebody becomes owner where nobody with a higher role is left.
-    fn may_promote_self(&self, realm: &RealmTrust, new: Option<RealmRole>, own: RealmRole, at: Timestamp) -> Verdict {
+    fn may_promote_self(
+        &self,
+        author: UserId,
+        realm: &RealmTrust,
+        (new, own): (Option<RealmRole>, RealmRole),
+        at: Timestamp,
+    ) -> Verdict {
         rule(new == Some(RealmRole::Owner), "user changes own role to another than owner", AN_OWNER)?;
+        rule(!self.is_outsider(author, at), "outsiders are neither owner nor manager", NOBODY)?;
         rule(own != RealmRole::Owner, "role is given already", NOBODY)?;
         let higher_left = realm.members().any(|(member, role)| {
             let standing = !self.is_revoked(member, at) && !self.is_outsider(member, at);

@@ -164,17 +164,20 @@ fn a_flipped_bit_anywhere_is_refused() {
 }
 
 #[test]
-fn an_owner_who_became_an_outsider_gives_no_roles() {
+fn what_an_owner_who_became_an_outsider_says_is_believed_and_not_said_by_us() {
     let mut world = World::new();
     world.apply(&world.share(RealmRole::Owner, 30)).unwrap();
     let outsider = statement::update_user(world.bob.user(), UserProfile::Outsider, &world.alice.author(40));
     world.apply(&outsider).unwrap();
-    let carol = Person::new(3);
-    world.apply(&statement::create_user(&carol.new_user(UserProfile::Standard), &world.alice.author(45))).unwrap();
-    let removal = statement::unshare(REALM, carol.user(), &world.bob.author(50));
-    assert_eq!(world.apply(&removal).unwrap_err().kind(), ErrorKind::Untrusted);
     // The role itself stays (formats.md 3.3).
     assert_eq!(world.trust.role(world.bob.user(), REALM, at(50)), Some(RealmRole::Owner));
+    let removes_alice = (world.alice.user(), None);
+    let realm = world.trust.realm(REALM).unwrap();
+    let refusal = world.trust.may_change_role(world.bob.user(), realm, removes_alice, at(50)).unwrap_err();
+    assert_eq!(refusal.rule, "an outsider gives a role");
+    // A server takes it, and whoever refused it would see nothing of what comes after it.
+    world.apply(&statement::unshare(REALM, world.alice.user(), &world.bob.author(50))).unwrap();
+    assert_eq!(world.trust.role(world.alice.user(), REALM, at(50)), None);
 }
 
 #[test]

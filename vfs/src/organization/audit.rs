@@ -29,10 +29,12 @@ pub struct Duty {
 impl Organization {
     /// Every certificate that this device holds, in the order of time.
     pub async fn certificates(&self) -> Result<Vec<Certificate>> {
-        let batches = self.on_disk(|disk| disk.batches_after(0)).await?;
+        let rows = self.on_disk(|disk| disk.rows_after(0)).await?;
         let nothing = Trust::new(self.device.root_verify_key, self.user_id());
-        replay(Known { trust: nothing.into(), seq: 0 }, &batches)?;
-        let mut certificates = batches.iter().flat_map(documents).map(read).collect::<Result<Vec<_>>>()?;
+        replay(Known { trust: nothing.into(), seq: 0 }, &rows)?;
+        let valid = rows.iter().rposition(|row| row.afresh).unwrap_or(0);
+        let mut certificates =
+            rows[valid..].iter().flat_map(|row| documents(&row.batch)).map(read).collect::<Result<Vec<_>>>()?;
         // Those of one time stay in their order: a user comes before the first device.
         certificates.sort_by_key(Certificate::timestamp);
         Ok(certificates)

@@ -55,7 +55,15 @@ pub(super) enum RecordKind {
     PendingName = 2,
 }
 
-/// Whether a batch was added.
+/// One accepted answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    /// Whether it is everything from the beginning, in the place of the rows before it.
+    pub(super) afresh: bool,
+    pub(super) batch: CertificateBatch,
+}
+
+/// Whether a row was added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Appended {
     /// It is row `seq` now.
@@ -90,29 +98,29 @@ impl CertificateDatabase {
         Ok(())
     }
 
-    /// The batches behind row `seq`, in order. `Corrupt` when one was changed or is missing.
-    pub(super) fn batches_after(&self, seq: u64) -> Result<Vec<CertificateBatch>> {
+    /// The rows behind row `seq`, in order. `Corrupt` when one was changed or is missing.
+    pub(super) fn rows_after(&self, seq: u64) -> Result<Vec<Row>> {
         let connection = self.connection.lock();
         let mut statement =
             connection.prepare_cached("SELECT seq, sealed FROM batch WHERE seq > ?1 ORDER BY seq").map_err(sql)?;
         let rows = statement
             .query_map([to_sql(seq)], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)))
             .map_err(sql)?;
-        let mut batches = Vec::new();
+        let mut accepted = Vec::new();
         for (expected, row) in (to_sql(seq) + 1..).zip(rows) {
             let (found, sealed) = row.map_err(sql)?;
             if found != expected {
                 return Err(Error::new(ErrorKind::Corrupt, format!("row {expected} of the certificates is missing")));
             }
-            batches.push(decode_batch(&self.open_sealed(&batch_place(found), &sealed)?)?);
+            accepted.push(Row::decode(&self.open_sealed(&batch_place(found), &sealed)?)?);
         }
-        Ok(batches)
+        Ok(accepted)
     }
 
-    /// Adds `batch` as row `seq + 1`.
-    pub(super) fn append(&self, seq: u64, batch: &CertificateBatch) -> Result<Appended> {
+    /// Adds row `seq + 1`.
+    pub(super) fn append(&self, seq: u64, row: &Row) -> Result<Appended> {
         let next = to_sql(seq) + 1;
-        let sealed = self.seal(&batch_place(next), &encode_batch(batch))?;
+        let sealed = self.seal(&batch_place(next), &row.encode())?;
         let mut connection = self.connection.lock();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql)?;
         let last: i64 =
@@ -241,53 +249,57 @@ fn sql(error: rusqlite::Error) -> Error {
     Error::new(kind, "local certificates").caused_by(error)
 }
 
-// A batch in a row: for each certificate its topic (one byte, for a realm 16 more), its length (u32, little endian)
-// and its bytes.
+// A row: one byte where it stands in the place of those before it; then for each certificate its topic (one byte, for a
+// realm 16 more), its length (u32, little endian) and its bytes.
 
 const SEQUESTER: u8 = 0;
 const COMMON: u8 = 1;
 const REALM: u8 = 2;
 const SHAMIR: u8 = 3;
+const AFRESH: u8 = 4;
 
-fn encode_batch(batch: &CertificateBatch) -> Vec<u8> {
-    let CertificateBatch { sequester, common, realm, shamir } = batch;
-    let mut out = Vec::new();
-    let mut topic = |head: &[u8], certificates: &[Bytes]| {
-        for certificate in certificates {
-            out.extend_from_slice(head);
-            let length = u32::try_from(certificate.len()).expect("a certificate is far below 4 GiB");
-            out.extend_from_slice(&length.to_le_bytes());
-            out.extend_from_slice(certificate);
-        }
-    };
-    topic(&[SEQUESTER], sequester);
-    topic(&[COMMON], common);
-    for (id, certificates) in realm {
-        topic(&[&[REALM], id.as_bytes().as_slice()].concat(), certificates);
-    }
-    topic(&[SHAMIR], shamir);
-    out
-}
-
-fn decode_batch(mut bytes: &[u8]) -> Result<CertificateBatch> {
-    let mut batch = CertificateBatch::default();
-    while !bytes.is_empty() {
-        let malformed = || Error::new(ErrorKind::Corrupt, "a row of the local certificates is malformed");
-        let list = match take(&mut bytes, 1).ok_or_else(malformed)? {
-            [SEQUESTER] => &mut batch.sequester,
-            [COMMON] => &mut batch.common,
-            [SHAMIR] => &mut batch.shamir,
-            [REALM] => {
-                let id = take(&mut bytes, 16).and_then(|id| id.try_into().ok()).ok_or_else(malformed)?;
-                batch.realm.entry(RealmId::from_bytes(id)).or_default()
+impl Row {
+    fn encode(&self) -> Vec<u8> {
+        let CertificateBatch { sequester, common, realm, shamir } = &self.batch;
+        let mut out = if self.afresh { vec![AFRESH] } else { Vec::new() };
+        let mut topic = |head: &[u8], certificates: &[Bytes]| {
+            for certificate in certificates {
+                out.extend_from_slice(head);
+                let length = u32::try_from(certificate.len()).expect("a certificate is far below 4 GiB");
+                out.extend_from_slice(&length.to_le_bytes());
+                out.extend_from_slice(certificate);
             }
-            _ => return Err(malformed()),
         };
-        let length = take(&mut bytes, 4).and_then(|length| length.try_into().ok()).ok_or_else(malformed)?;
-        let length = usize::try_from(u32::from_le_bytes(length)).map_err(|_| malformed())?;
-        list.push(Arc::from(take(&mut bytes, length).ok_or_else(malformed)?));
+        topic(&[SEQUESTER], sequester);
+        topic(&[COMMON], common);
+        for (id, certificates) in realm {
+            topic(&[&[REALM], id.as_bytes().as_slice()].concat(), certificates);
+        }
+        topic(&[SHAMIR], shamir);
+        out
     }
-    Ok(batch)
+
+    fn decode(bytes: &[u8]) -> Result<Self> {
+        let (afresh, mut bytes) = bytes.strip_prefix(&[AFRESH]).map_or((false, bytes), |rest| (true, rest));
+        let mut batch = CertificateBatch::default();
+        while !bytes.is_empty() {
+            let malformed = || Error::new(ErrorKind::Corrupt, "a row of the local certificates is malformed");
+            let list = match take(&mut bytes, 1).ok_or_else(malformed)? {
+                [SEQUESTER] => &mut batch.sequester,
+                [COMMON] => &mut batch.common,
+                [SHAMIR] => &mut batch.shamir,
+                [REALM] => {
+                    let id = take(&mut bytes, 16).and_then(|id| id.try_into().ok()).ok_or_else(malformed)?;
+                    batch.realm.entry(RealmId::from_bytes(id)).or_default()
+                }
+                _ => return Err(malformed()),
+            };
+            let length = take(&mut bytes, 4).and_then(|length| length.try_into().ok()).ok_or_else(malformed)?;
+            let length = usize::try_from(u32::from_le_bytes(length)).map_err(|_| malformed())?;
+            list.push(Arc::from(take(&mut bytes, length).ok_or_else(malformed)?));
+        }
+        Ok(Self { afresh, batch })
+    }
 }
 
 fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
@@ -300,13 +312,14 @@ fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
 mod tests {
     use super::*;
 
-    fn batch(text: &[u8]) -> CertificateBatch {
-        CertificateBatch {
+    fn batch(text: &[u8]) -> Row {
+        let batch = CertificateBatch {
             sequester: vec![Arc::from(text)],
             common: vec![Arc::from(&b"user"[..]), Arc::from(&b""[..])],
             realm: BTreeMap::from([(RealmId::from_bytes([7; 16]), vec![Arc::from(&b"role"[..])])]),
             shamir: vec![Arc::from(&b"brief"[..])],
-        }
+        };
+        Row { afresh: text == b"two", batch }
     }
 
     fn key() -> SecretKey {
@@ -321,8 +334,8 @@ mod tests {
         assert_eq!(store.append(1, &batch(b"two")).unwrap(), Appended::Yes);
         drop(store);
         let store = CertificateDatabase::open(dir.path(), &key()).unwrap();
-        assert_eq!(store.batches_after(0).unwrap(), [batch(b"one"), batch(b"two")]);
-        assert_eq!(store.batches_after(1).unwrap(), [batch(b"two")]);
+        assert_eq!(store.rows_after(0).unwrap(), [batch(b"one"), batch(b"two")]);
+        assert_eq!(store.rows_after(1).unwrap(), [batch(b"two")]);
     }
 
     #[test]
@@ -334,7 +347,7 @@ mod tests {
         );
         assert_eq!(one.append(0, &batch(b"one")).unwrap(), Appended::Yes);
         assert_eq!(two.append(0, &batch(b"two")).unwrap(), Appended::Behind);
-        assert_eq!(two.batches_after(0).unwrap(), [batch(b"one")]);
+        assert_eq!(two.rows_after(0).unwrap(), [batch(b"one")]);
     }
 
     #[test]
@@ -351,7 +364,7 @@ mod tests {
                 store.append(seq, &batch(b"some")).unwrap();
             }
             store.connection.lock().execute_batch(damage).unwrap();
-            assert_eq!(store.batches_after(0).unwrap_err().kind(), ErrorKind::Corrupt, "{damage}");
+            assert_eq!(store.rows_after(0).unwrap_err().kind(), ErrorKind::Corrupt, "{damage}");
         }
     }
 
@@ -378,7 +391,7 @@ mod tests {
         fs::write(dir.path().join(FILE), [7; 8192]).unwrap();
         assert_eq!(CertificateDatabase::open(dir.path(), &key()).err().unwrap().kind(), ErrorKind::Corrupt);
         CertificateDatabase::put_aside(dir.path()).unwrap();
-        assert!(CertificateDatabase::open(dir.path(), &key()).unwrap().batches_after(0).unwrap().is_empty());
+        assert!(CertificateDatabase::open(dir.path(), &key()).unwrap().rows_after(0).unwrap().is_empty());
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //! | `certificate_store` | the local copy that an offline start needs |
 //!
 //! Invariants: what is in memory was verified, and is on disk before anybody sees it; a batch of certificates is taken
-//! whole or not at all; [`Trust`] only grows. Nothing here knows a path inside a workspace.
+//! whole or not at all; [`Trust`] only grows, but for names that are hidden from outsiders. Nothing here knows a path inside a workspace.
 //!
 //! Statements are made by one loop (`append`): decide on what is known, send, and when somebody was faster or the answer
 //! was lost, look and decide again. So every operation may be repeated, and a crash between two statements leaves
@@ -46,14 +46,14 @@ use parsecfs_core::{
     local_device::LocalDevice,
     name::{DeviceLabel, HumanHandle, OrganizationId},
     statement::Author,
-    storage::{self, CertificateBatch, Statement, Storage},
+    storage::{self, CertificateBatch, CertificateCursor, Statement, Storage},
     time::Timestamp,
     trust::{Trust, UserTrust},
 };
 use parsecfs_crypto::{random_bytes, sha256};
 use tokio::sync::Mutex as AsyncMutex;
 
-use self::certificate_store::{Appended, CertificateDatabase};
+use self::certificate_store::{Appended, CertificateDatabase, Row};
 pub use self::{
     audit::Duty,
     device_store::{AvailableDevice, DeviceList, DeviceStore, Keyring, Protection, Unlock},
@@ -325,12 +325,29 @@ impl Organization {
             if batch == CertificateBatch::default() {
                 return Ok(());
             }
-            let trust = accept(&known.trust, &batch)?;
+            let mut row = Row { afresh: false, batch };
+            let mut trust = accept(&known.trust, &row.batch)?;
+            if known.seq > 0 && trust.hides_names() != known.trust.hides_names() {
+                (row, trust) = self.fetch_afresh(&trust).await?;
+            }
             let seq = known.seq;
-            if self.on_disk(move |disk| disk.append(seq, &batch)).await? == Appended::Yes {
+            if self.on_disk(move |disk| disk.append(seq, &row)).await? == Appended::Yes {
                 self.publish(Known { trust: Arc::new(trust), seq: seq + 1 });
                 return Ok(());
             }
+        }
+    }
+
+    /// Everything once more. Whoever becomes an outsider is to see nobody's name from now on, and whoever was one is to
+    /// see those of before; the storage tells each what it may see. It may not leave out what is known already.
+    async fn fetch_afresh(&self, known: &Trust) -> Result<(Row, Trust)> {
+        let batch = self.storage.certificates(&CertificateCursor::default()).await?;
+        let row = Row { afresh: true, batch };
+        let trust = accept(&known.without_certificates(), &row.batch)?;
+        if trust.reaches(&known.cursor()) {
+            Ok((row, trust))
+        } else {
+            Err(Error::new(ErrorKind::Untrusted, "the storage takes certificates back"))
         }
     }
 
@@ -338,11 +355,11 @@ impl Organization {
     async fn catch_up(&self) -> Result<Known> {
         let known = self.known();
         let seq = known.seq;
-        let batches = self.on_disk(move |disk| disk.batches_after(seq)).await?;
-        if batches.is_empty() {
+        let rows = self.on_disk(move |disk| disk.rows_after(seq)).await?;
+        if rows.is_empty() {
             return Ok(known);
         }
-        let known = replay(known, &batches)?;
+        let known = replay(known, &rows)?;
         self.publish(known.clone());
         Ok(known)
     }
@@ -386,10 +403,10 @@ async fn open_local(device: &LocalDevice, dir: &Path) -> Result<(CertificateData
     blocking(move || {
         let load = || -> Result<_> {
             let disk = CertificateDatabase::open(&dir, &key)?;
-            let batches = disk.batches_after(0)?;
-            Ok((disk, batches))
+            let rows = disk.rows_after(0)?;
+            Ok((disk, rows))
         };
-        let (disk, batches) = match load() {
+        let (disk, rows) = match load() {
             Err(error) if error.kind() == ErrorKind::Corrupt => {
                 tracing::warn!("the local certificates are damaged: they are put aside and fetched again");
                 CertificateDatabase::put_aside(&dir)?;
@@ -398,16 +415,18 @@ async fn open_local(device: &LocalDevice, dir: &Path) -> Result<(CertificateData
             loaded => loaded,
         }?;
         let nothing = Known { trust: Arc::new(Trust::new(root, user)), seq: 0 };
-        Ok((disk, replay(nothing, &batches)?))
+        Ok((disk, replay(nothing, &rows)?))
     })
     .await
 }
 
-fn replay(mut known: Known, batches: &[CertificateBatch]) -> Result<Known> {
-    for batch in batches {
-        known = Known { trust: Arc::new(accept(&known.trust, batch)?), seq: known.seq + 1 };
+fn replay(Known { mut trust, mut seq }: Known, rows: &[Row]) -> Result<Known> {
+    for row in rows {
+        let before = if row.afresh { &trust.without_certificates() } else { &*trust };
+        trust = Arc::new(accept(before, &row.batch)?);
+        seq += 1;
     }
-    Ok(known)
+    Ok(Known { trust, seq })
 }
 
 fn accept(trust: &Trust, batch: &CertificateBatch) -> Result<Trust> {
