@@ -16,17 +16,21 @@
 //! # }
 //! ```
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    num::NonZeroU8,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
 use futures::{StreamExt, future::BoxFuture};
 use parsecfs_core::{
-    certificate::{DevicePurpose, RealmRole, UserProfile},
-    id::{BlockId, DeviceId, InvitationToken, RealmId, UserId, VlobId},
+    certificate::{Certificate, DevicePurpose, RealmRole, ShamirRecoveryBriefCertificate, UserProfile},
+    id::{BlockId, DeviceId, InvitationToken, RealmId, RevealToken, UserId, VlobId},
     keys_bundle::KeysBundleAccess,
     name::{DeviceLabel, Email, EntryName, HumanHandle},
+    shamir::{ShamirRecoverySecret, SharePlan},
     statement::{self, Author, NewDevice, NewUser},
     storage::{
         Block, Bytes, CertificateCursor, ErrorKind, Event, LogId, LogKeys, Result, Signer, Statement, Storage,
@@ -247,6 +251,30 @@ impl World {
             .expect("the recipient's key is a good one")
     }
 
+    /// A recovery of the author by one other person, and its brief.
+    #[must_use]
+    pub fn set_up_recovery(&self, author: &Identity, by: &Identity) -> (Statement, ShamirRecoveryBriefCertificate) {
+        let plan = SharePlan::new(NonZeroU8::MIN, [(by.user, NonZeroU8::MIN)].into()).expect("one share is enough");
+        let secret = ShamirRecoverySecret {
+            data_key: SecretKey::generate(),
+            reveal_token: RevealToken::from_bytes(random_bytes()),
+        };
+        let key_of = |user| (user == by.user).then(|| by.private_key.public_key());
+        let sealed = (&secret, Bytes::from(secret.data_key.seal(b"a device")));
+        let setup = statement::set_up_recovery(author.user, &plan, sealed, key_of, &self.author(author))
+            .expect("the recipient's key is a good one");
+        match claim_of(main_certificate(&setup)) {
+            Ok(Certificate::ShamirRecoveryBrief(brief)) => (setup, brief),
+            _ => unreachable!("that is what was made"),
+        }
+    }
+
+    /// Its end.
+    #[must_use]
+    pub fn delete_recovery(&self, author: &Identity, brief: &ShamirRecoveryBriefCertificate) -> Statement {
+        statement::delete_recovery(brief, &self.author(author))
+    }
+
     /// A write of `content` with the realm's first key.
     #[must_use]
     pub fn write(&self, id: VlobId, version: u32, content: &[u8], new_blocks: Vec<BlockId>) -> VlobWrite {
@@ -295,7 +323,8 @@ pub async fn run_at(connect: Connect<'_>, founder: Identity, start: Timestamp) {
     blocks_of_every_size_come_back(&world, &*alice, realm, connect, &founder).await;
     changes_tell_the_newest_versions(&world, &*alice, realm).await;
     notes_stay_as_they_are(&*alice).await;
-    member_reads_and_stranger_does_not(&world, &*alice, connect, &founder, realm).await;
+    let bob = member_reads_and_stranger_does_not(&world, &*alice, connect, &founder, realm).await;
+    recovery_is_shown_to_whom_it_concerns(&world, &*alice, connect, &founder, &bob).await;
 }
 
 async fn organization_is_founded_once(world: &World, alice: &dyn Storage, founder: &Identity) {
@@ -437,7 +466,7 @@ async fn member_reads_and_stranger_does_not(
     connect: Connect<'_>,
     founder: &Identity,
     realm: RealmId,
-) {
+) -> Identity {
     let person = World::person(founder);
     alice.append(world.create_user(founder, &person)).await.expect("an administrator adds a user");
     let bob = connect(&person).await;
@@ -453,4 +482,40 @@ async fn member_reads_and_stranger_does_not(
     let author = Author { device: person.device, key: &person.signing_key, timestamp: world.tick() };
     let rename = statement::rename_realm(realm, &name, (1, &world.realm_key), &author);
     assert_eq!(kind(bob.append(rename).await), Some(ErrorKind::Denied), "a reader does not rename");
+    person
+}
+
+async fn recovery_is_shown_to_whom_it_concerns(
+    world: &World,
+    alice: &dyn Storage,
+    connect: Connect<'_>,
+    founder: &Identity,
+    recipient: &Identity,
+) {
+    let stranger = World::person(founder);
+    alice.append(world.create_user(founder, &stranger)).await.expect("an administrator adds a user");
+    let (bob, carol) = (connect(recipient).await, connect(&stranger).await);
+    let (setup, brief) = world.set_up_recovery(founder, recipient);
+    alice.append(setup.clone()).await.expect("a user sets up a recovery");
+    alice.append(setup).await.expect("a byte-equal repeat of a statement is fine");
+    let (other, _) = world.set_up_recovery(founder, recipient);
+    assert_eq!(kind(alice.append(other).await), Some(ErrorKind::VersionConflict), "there is one recovery at a time");
+    let start = CertificateCursor::default();
+    let seen = [(alice, 1), (&*bob, 2), (&*carol, 0)];
+    for (storage, count) in seen {
+        let batch = storage.certificates(&start).await.expect("certificates");
+        assert_eq!(batch.shamir.len(), count, "the author sees the brief, a recipient a share behind it too");
+    }
+    let deletion = world.delete_recovery(founder, &brief);
+    alice.append(deletion.clone()).await.expect("its user ends a recovery");
+    alice.append(deletion).await.expect("a byte-equal repeat of a statement is fine");
+    let again = alice.append(world.delete_recovery(founder, &brief)).await;
+    assert_eq!(kind(again), Some(ErrorKind::VersionConflict), "a recovery ends once");
+    let cursor = CertificateCursor { shamir: Some(brief.timestamp), ..start };
+    for (storage, count) in [(alice, 1), (&*bob, 1), (&*carol, 0)] {
+        let batch = storage.certificates(&cursor).await.expect("certificates");
+        assert_eq!(batch.shamir.len(), count, "whom it concerned sees its end");
+    }
+    let (setup, _) = world.set_up_recovery(founder, recipient);
+    alice.append(setup).await.expect("another recovery follows one that ended");
 }

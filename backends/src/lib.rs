@@ -16,4 +16,5 @@ pub mod layer;
 pub mod memory;
 pub mod objects;
 pub mod parsec;
+mod recovery;
 mod statement;

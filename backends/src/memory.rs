@@ -7,6 +7,8 @@
 //!
 //! Invariant: one mutex protects all state and every method holds it once, so every write is atomic.
 
+mod recovery;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,7 +17,7 @@ use std::{
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
 use parsecfs_core::{
     certificate::{Certificate, RealmKeyRotationCertificate, RealmRole, UserProfile},
-    id::{BlockId, DeviceId, InvitationToken, RealmId, UserId, VlobId},
+    id::{BlockId, DeviceId, InvitationToken, RealmId, RevealToken, UserId, VlobId},
     storage::{
         Block, BlockStore, Bytes, Capabilities, CertificateBatch, CertificateCursor, CertificateStore, Changes, Error,
         ErrorKind, Event, EventSource, KeysBundle, Mailbox, Result, Statement, Storage, VlobRecord, VlobStore,
@@ -25,6 +27,7 @@ use parsecfs_core::{
 };
 use tokio::sync::broadcast;
 
+use self::recovery::{Recoveries, too_early};
 use crate::statement::{claim_of, is_read_only, main_certificate};
 
 /// Events a slow listener may lag behind before it hears `Missed`.
@@ -76,6 +79,14 @@ impl MemoryServer {
         self.lock().loses_next_put = true;
     }
 
+    /// The sealed device of the recovery that holds for a user, for who knows the token.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none, or with another token.
+    pub fn reveal(&self, user: UserId, token: RevealToken) -> Result<Bytes> {
+        self.lock().recoveries.reveal(user, token)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -102,6 +113,7 @@ struct State {
     /// Main certificate of every applied statement.
     applied: HashSet<Bytes>,
     notes: HashMap<(InvitationToken, String), Bytes>,
+    recoveries: Recoveries,
     loses_next_put: bool,
 }
 
@@ -186,8 +198,10 @@ impl State {
     }
 
     fn common_is_after_last(&self, timestamp: Timestamp) -> Result<()> {
-        let last = self.common.last().map(|last| last.timestamp);
-        require(last.is_none_or(|last| timestamp > last), || conflict("the timestamp is not after the last one"))
+        match self.common.last().map(|last| last.timestamp).max(self.last_recovery()) {
+            Some(last) if timestamp <= last => Err(too_early(last)),
+            _ => Ok(()),
+        }
     }
 
     fn add_user(&mut self, documents: [&Bytes; 4], author: Option<DeviceId>) -> Result<()> {
@@ -305,6 +319,14 @@ impl State {
             Statement::RenameRealm { realm, certificate } | Statement::ArchiveRealm { realm, certificate } => {
                 self.caller(author, caller)?;
                 self.realm_mut(*realm)?.owner_says(author, caller, *realm, certificate)
+            }
+            Statement::SetUpRecovery { brief, shares, reveal_token, sealed_device } => {
+                self.caller(author, caller)?;
+                self.set_up_recovery((author, caller), (brief, shares), *reveal_token, sealed_device)
+            }
+            Statement::DeleteRecovery { certificate } => {
+                self.caller(author, caller)?;
+                self.delete_recovery(author, caller, certificate)
             }
         }
     }
@@ -512,6 +534,7 @@ impl MemoryStorage {
         let common = state.common.iter().filter(|certificate| is_new(certificate.timestamp));
         let mut batch = CertificateBatch {
             common: common.map(|c| Arc::clone(if outsider { &c.redacted } else { &c.full })).collect(),
+            shamir: state.recoveries.shown_to(self.user, cursor.shamir),
             ..CertificateBatch::default()
         };
         for (id, realm) in &state.realms {

@@ -14,6 +14,7 @@ pub(crate) fn main_certificate(statement: &Statement) -> &Bytes {
     match statement {
         Statement::Bootstrap { user, .. } | Statement::CreateUser { user, .. } => user,
         Statement::CreateDevice { device, .. } => device,
+        Statement::SetUpRecovery { brief, .. } => brief,
         Statement::UpdateUser { certificate }
         | Statement::RevokeUser { certificate }
         | Statement::CreateRealm { certificate, .. }
@@ -21,18 +22,21 @@ pub(crate) fn main_certificate(statement: &Statement) -> &Bytes {
         | Statement::Unshare { certificate, .. }
         | Statement::RotateKey { certificate, .. }
         | Statement::RenameRealm { certificate, .. }
-        | Statement::ArchiveRealm { certificate, .. } => certificate,
+        | Statement::ArchiveRealm { certificate, .. }
+        | Statement::DeleteRecovery { certificate } => certificate,
     }
 }
 
-/// The realm that a statement is about; `None` when it is about users and devices.
+/// The realm that a statement is about; `None` when it is about users, devices and their recovery.
 pub(crate) fn realm_of(statement: &Statement) -> Option<RealmId> {
     match statement {
         Statement::Bootstrap { .. }
         | Statement::CreateUser { .. }
         | Statement::CreateDevice { .. }
         | Statement::UpdateUser { .. }
-        | Statement::RevokeUser { .. } => None,
+        | Statement::RevokeUser { .. }
+        | Statement::SetUpRecovery { .. }
+        | Statement::DeleteRecovery { .. } => None,
         Statement::CreateRealm { realm, .. }
         | Statement::Share { realm, .. }
         | Statement::Unshare { realm, .. }

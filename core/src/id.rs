@@ -66,16 +66,24 @@ ids! {
     OpaqueKeyId,
     /// An invitation, and the name of its mailbox.
     InvitationToken,
+    /// Makes a storage hand out the sealed device of a recovery by shares.
+    RevealToken,
 }
 
 prints_hex!(UserId, DeviceId, RealmId, VlobId, BlockId, SequesterServiceId, OpaqueKeyId);
 
-/// Redacted: whoever knows the token of an open invitation can use it.
-impl fmt::Debug for InvitationToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("InvitationToken")
-    }
+macro_rules! prints_its_name {
+    ($($name:ident),*) => {$(
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(stringify!($name))
+            }
+        }
+    )*};
 }
+
+// Whoever knows the token of an open invitation, or of a recovery, can use it.
+prints_its_name!(InvitationToken, RevealToken);
 
 impl RealmId {
     /// The vlob that holds the root folder of this realm.

@@ -1,5 +1,20 @@
 //! What recovery by shares hands out (formats.md 3.1): the shares of each recipient, and the secret that enough of them
 //! make. The certificates about them are in [`certificate`](crate::certificate).
+//!
+//! A key on its way: the keys of a device that nobody has are sealed with a random `data_key`; that key and the token that
+//! makes a storage hand out the sealed device are split ([`SharePlan`]); each recipient's shares are signed, sealed for the
+//! recipient, and lie in a certificate. Back: recipients open theirs and give them to whoever lost everything
+//! ([`ShareCollection`]); enough of them make token and key again.
+//!
+//! What could go wrong: recipients together can do it without being asked, so a threshold is trust in that many people;
+//! and whoever once got the sealed device and the key has it for ever, deletion or not. A recipient can give a wrong share,
+//! which shows only in what enough shares make.
+
+mod collection;
+mod plan;
+
+pub use collection::{Recovered, ShareCollection};
+pub use plan::SharePlan;
 
 use std::fmt;
 
@@ -10,7 +25,7 @@ use zeroize::Zeroizing;
 use crate::{
     document::{Document, Field, documents, from_secret_frame, read_list, sign_secret, to_secret_frame, verify},
     error::{Error, ErrorKind, Result},
-    id::DeviceId,
+    id::{DeviceId, RevealToken},
     time::Timestamp,
 };
 
@@ -62,11 +77,12 @@ documents! {
     }
 
     /// The secret that is shared.
+    #[derive(PartialEq)]
     ShamirRecoverySecret = "shamir_recovery_secret" {
         /// Key of the sealed recovery device on the server.
         data_key: SecretKey,
         /// Makes the server hand that out.
-        reveal_token: [u8; 16],
+        reveal_token: RevealToken,
     }
 }
 
@@ -127,7 +143,8 @@ mod tests {
 
     #[test]
     fn enough_shares_recover_the_secret_and_a_wrong_one_is_noticed() {
-        let secret = ShamirRecoverySecret { data_key: SecretKey::generate(), reveal_token: [7; 16] };
+        let secret =
+            ShamirRecoverySecret { data_key: SecretKey::generate(), reveal_token: RevealToken::from_bytes([7; 16]) };
         let mut shares = secret.split(2, 3).unwrap();
         let recovered = ShamirRecoverySecret::recover(&shares[1..], 2).unwrap();
         assert!(recovered.data_key == secret.data_key && recovered.reveal_token == secret.reveal_token);

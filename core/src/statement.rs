@@ -9,13 +9,15 @@ use crate::{
     certificate::{
         ArchivingConfiguration, DeviceCertificate, DevicePurpose, RealmArchivingCertificate,
         RealmKeyRotationCertificate, RealmNameCertificate, RealmRole, RealmRoleCertificate, RevokedUserCertificate,
+        ShamirRecoveryBriefCertificate, ShamirRecoveryDeletionCertificate, ShamirRecoveryShareCertificate,
         UserCertificate, UserProfile, UserUpdateCertificate, seal_canary, seal_realm_name,
     },
-    error::Result,
+    error::{Error, ErrorKind, Result},
     id::{DeviceId, RealmId, UserId},
     keys_bundle::{KeysBundle, KeysBundleAccess},
     local_device::LocalDevice,
     name::{DeviceLabel, EntryName, HumanHandle},
+    shamir::{ShamirRecoverySecret, ShamirRecoveryShareData, SharePlan},
     storage::{Bytes, Statement},
     time::Timestamp,
 };
@@ -254,4 +256,53 @@ pub fn archive_realm(realm: RealmId, configuration: ArchivingConfiguration, auth
         configuration,
     };
     Statement::ArchiveRealm { realm, certificate: certificate.sign(author.key).into() }
+}
+
+/// A way to get `user` back by shares that make `secret`, which seals a device of that user. Fails when a recipient's key
+/// is missing, or cannot be sealed for.
+pub fn set_up_recovery(
+    user: UserId,
+    plan: &SharePlan,
+    (secret, sealed_device): (&ShamirRecoverySecret, Bytes),
+    key_of: impl Fn(UserId) -> Option<PublicKey>,
+    author: &Author<'_>,
+) -> Result<Statement> {
+    let brief = ShamirRecoveryBriefCertificate {
+        author: author.device,
+        timestamp: author.timestamp,
+        user_id: user,
+        threshold: plan.threshold(),
+        per_recipient_shares: plan.recipients().clone(),
+    };
+    let unknown = Error::new(ErrorKind::UserId, "the key of a recipient is not known");
+    let share = |(recipient, weighted_share)| {
+        let data = ShamirRecoveryShareData { author: author.device, timestamp: author.timestamp, weighted_share };
+        let certificate = ShamirRecoveryShareCertificate {
+            author: author.device,
+            timestamp: author.timestamp,
+            user_id: user,
+            recipient,
+            ciphered_share: data.seal(author.key, &key_of(recipient).ok_or(unknown)?)?,
+        };
+        Ok(certificate.sign(author.key).into())
+    };
+    Ok(Statement::SetUpRecovery {
+        brief: brief.sign(author.key).into(),
+        shares: plan.share_out(secret)?.into_iter().map(share).collect::<Result<_>>()?,
+        reveal_token: secret.reveal_token,
+        sealed_device,
+    })
+}
+
+/// The end of the way that `setup` is.
+#[must_use]
+pub fn delete_recovery(setup: &ShamirRecoveryBriefCertificate, author: &Author<'_>) -> Statement {
+    let certificate = ShamirRecoveryDeletionCertificate {
+        author: author.device,
+        timestamp: author.timestamp,
+        setup_to_delete_timestamp: setup.timestamp,
+        setup_to_delete_user_id: setup.user_id,
+        share_recipients: setup.per_recipient_shares.keys().copied().collect(),
+    };
+    Statement::DeleteRecovery { certificate: certificate.sign(author.key).into() }
 }

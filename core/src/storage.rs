@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use futures::{future::BoxFuture, stream::BoxStream};
 
 use crate::{
-    id::{BlockId, DeviceId, InvitationToken, RealmId, UserId, VlobId},
+    id::{BlockId, DeviceId, InvitationToken, RealmId, RevealToken, UserId, VlobId},
     time::Timestamp,
     verify::{Proof, Verified},
 };
@@ -249,6 +249,22 @@ pub enum Statement {
         /// The realm.
         realm: RealmId,
         /// Archiving certificate.
+        certificate: Bytes,
+    },
+    /// A way to get the author's user back by shares.
+    SetUpRecovery {
+        /// Brief certificate.
+        brief: Bytes,
+        /// Share certificate of each recipient.
+        shares: Vec<Bytes>,
+        /// Whoever tells it is handed `sealed_device`, until the recovery is deleted.
+        reveal_token: RevealToken,
+        /// The device that gets the user back, sealed with what the shares make.
+        sealed_device: Bytes,
+    },
+    /// The end of that way.
+    DeleteRecovery {
+        /// Deletion certificate.
         certificate: Bytes,
     },
 }

@@ -19,7 +19,8 @@ use parsecfs_backends::{
 use parsecfs_core::{
     id::{RealmId, VlobId},
     storage::{
-        CertificateCursor, CertificateStore, ErrorKind, Event, EventSource, Result, Storage, VlobStore, WriteOutcome,
+        CertificateCursor, CertificateStore, ErrorKind, Event, EventSource, Result, Statement, Storage, VlobStore,
+        WriteOutcome,
     },
     time::Timestamp,
 };
@@ -243,4 +244,50 @@ async fn the_lazy_layer_keeps_the_contract() {
         async move { connection }.boxed()
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_sealed_recovery_device_is_there_for_who_knows_the_token_until_the_recovery_ends() {
+    let (store, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let location = store.path().to_str().unwrap();
+    let (world, alice, storage) = found(store.path(), &state.path().join("alice")).await;
+    let bob = World::person(&alice);
+    storage.append(world.create_user(&alice, &bob)).await.unwrap();
+    let (setup, brief) = world.set_up_recovery(&alice, &bob);
+    let Statement::SetUpRecovery { reveal_token, sealed_device, .. } = &setup else { unreachable!() };
+    storage.append(setup.clone()).await.unwrap();
+    assert_eq!(objects::reveal(location, *reveal_token).await.unwrap(), *sealed_device);
+    let names = || fs::read_dir(store.path().join("rec")).unwrap().map(|entry| entry.unwrap().file_name());
+    let name = names().next().unwrap().into_string().unwrap();
+    assert!(!name.contains(&reveal_token.to_string()));
+
+    // One that the rules refuse leaves nothing.
+    let (again, _) = world.set_up_recovery(&alice, &bob);
+    let Statement::SetUpRecovery { reveal_token: other, .. } = &again else { unreachable!() };
+    assert_eq!(kind(storage.append(again.clone()).await), Some(ErrorKind::VersionConflict));
+    assert_eq!(kind(objects::reveal(location, *other).await), Some(ErrorKind::NotFound));
+
+    // What a crash left of a deletion goes with the next statement about it.
+    let kept = fs::read(store.path().join("rec").join(&name)).unwrap();
+    storage.append(world.delete_recovery(&alice, &brief)).await.unwrap();
+    assert_eq!(kind(objects::reveal(location, *reveal_token).await), Some(ErrorKind::NotFound));
+    fs::write(store.path().join("rec").join(&name), kept).unwrap();
+    let (next, _) = world.set_up_recovery(&alice, &bob);
+    storage.append(next).await.unwrap();
+    assert_eq!(kind(objects::reveal(location, *reveal_token).await), Some(ErrorKind::NotFound));
+    assert_eq!(names().count(), 1);
+}
+
+/// A person whose clock is late does not make a certificate that others would have to refuse together with the recovery.
+#[tokio::test]
+async fn people_and_recovery_are_one_sequence() {
+    let (store, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (world, alice, storage) = found(store.path(), &state.path().join("alice")).await;
+    let bob = World::person(&alice);
+    storage.append(world.create_user(&alice, &bob)).await.unwrap();
+    let early = world.create_user(&alice, &World::person(&alice));
+    let (setup, brief) = world.set_up_recovery(&alice, &bob);
+    storage.append(setup).await.unwrap();
+    let error = storage.append(early).await.unwrap_err();
+    assert_eq!((error.kind(), error.after()), (ErrorKind::VersionConflict, Some(brief.timestamp)));
 }

@@ -80,7 +80,14 @@ impl Shared {
 
     pub(super) async fn append(&self, statement: Statement) -> Result<()> {
         match realm_of(&statement) {
-            None => self.append_to_organization(Change::Statement(Box::new(statement))).await,
+            None => match statement {
+                Statement::SetUpRecovery { .. } => self.set_up_recovery(statement).await,
+                Statement::DeleteRecovery { .. } => {
+                    self.append_to_organization(Change::of(statement)).await?;
+                    self.sweep_recoveries().await
+                }
+                _ => self.append_to_organization(Change::of(statement)).await,
+            },
             Some(realm) => {
                 if matches!(statement, Statement::CreateRealm { .. }) {
                     // First, so that nobody can miss a realm that exists; a realm that never comes is an empty log.
@@ -91,17 +98,12 @@ impl Shared {
         }
     }
 
-    async fn append_to_organization(&self, change: Change) -> Result<()> {
+    pub(super) async fn append_to_organization(&self, change: Change) -> Result<()> {
         let mut log = self.organization.lock().await;
         let mut patience = Patience::default();
         loop {
             patience.judge(self.follow_organization(&mut log).await)?;
-            let holds = match &change {
-                Change::Statement(statement) => log.state.has_applied(statement),
-                Change::Realm(realm) => log.state.realms().contains(realm),
-                _ => false,
-            };
-            if holds {
+            if log.state.has_applied(&change) {
                 break;
             }
             let entry = self.draft_for_organization(&mut log, &change)?;

@@ -21,6 +21,7 @@ use parsecfs_crypto::{VerifyKey, sha256};
 
 use super::{
     key::PackName,
+    recovery::RecoverySetup,
     wire::{Reader, Writer},
 };
 
@@ -218,6 +219,8 @@ pub(super) enum Change {
     GcIntent(Vec<Doomed>),
     /// Nothing: quotes the organization's head.
     Fence,
+    /// A user can be recovered by shares. Organization log only.
+    Recovery(Box<RecoverySetup>),
 }
 
 /// Who says it, and on top of what.
@@ -331,6 +334,7 @@ const VLOB: u8 = 3;
 const PLACE: u8 = 4;
 const GC_INTENT: u8 = 5;
 const FENCE: u8 = 6;
+const RECOVERY: u8 = 7;
 
 fn write_payload(writer: &mut Writer, payload: Payload) {
     match payload {
@@ -397,6 +401,13 @@ fn write_change(writer: &mut Writer, change: &Change) {
         Change::Fence => {
             writer.u8(FENCE);
         }
+        Change::Recovery(setup) => {
+            writer.u8(RECOVERY).bytes(&setup.brief).length(setup.shares.len());
+            for share in &setup.shares {
+                writer.bytes(share);
+            }
+            writer.raw(&setup.object);
+        }
     }
 }
 
@@ -420,6 +431,11 @@ fn read_change(reader: &mut Reader<'_>) -> Result<Change> {
         },
         GC_INTENT => Change::GcIntent(reader.list(read_doomed)?),
         FENCE => Change::Fence,
+        RECOVERY => Change::Recovery(Box::new(RecoverySetup {
+            brief: reader.bytes()?.into(),
+            shares: reader.list(|reader| reader.bytes().map(Bytes::from))?,
+            object: reader.array()?,
+        })),
         _ => return Err(damaged("a change of an unknown kind")),
     })
 }
@@ -466,6 +482,10 @@ pub(super) fn write_statement(writer: &mut Writer, statement: &Statement) {
         }
         Statement::ArchiveRealm { realm, certificate } => {
             writer.u8(10).raw(realm.as_bytes()).bytes(certificate);
+        }
+        Statement::SetUpRecovery { .. } => unreachable!("`Change::of` makes a change of its own of it"),
+        Statement::DeleteRecovery { certificate } => {
+            writer.u8(11).bytes(certificate);
         }
     }
 }
@@ -515,6 +535,7 @@ pub(super) fn read_statement(reader: &mut Reader<'_>) -> Result<Statement> {
         },
         9 => Statement::RenameRealm { realm: realm(r)?, certificate: bytes(r)? },
         10 => Statement::ArchiveRealm { realm: realm(r)?, certificate: bytes(r)? },
+        11 => Statement::DeleteRecovery { certificate: bytes(r)? },
         _ => return Err(damaged("a statement of an unknown kind")),
     })
 }

@@ -401,7 +401,8 @@ impl Shared {
             return Err(unseen());
         }
         let common = log.state.certificates(cursor, self.options.signer.user_id());
-        Ok(CertificateBatch { common, realm: realm_certificates, ..CertificateBatch::default() })
+        let shamir = log.state.recoveries.shown_to(self.options.signer.user_id(), cursor.shamir);
+        Ok(CertificateBatch { common, realm: realm_certificates, shamir, ..CertificateBatch::default() })
     }
 
     async fn realm_certificates(&self, realm: RealmId, cursor: &CertificateCursor) -> Result<Vec<Bytes>> {

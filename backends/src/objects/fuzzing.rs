@@ -53,7 +53,7 @@ pub fn read_name(name: &str) {
 pub async fn write_past_the_rules(storage: &ObjectStorage, statement: Statement) -> Result<()> {
     let shared = &storage.shared;
     let realm = realm_of(&statement);
-    let change = Change::Statement(Box::new(statement));
+    let change = Change::of(statement);
     let organization = shared.organization_now().await?;
     let entry = match realm {
         None => {

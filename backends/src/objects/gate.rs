@@ -5,12 +5,16 @@
 
 use parsecfs_core::{
     id::UserId,
-    storage::{CertificateBatch, Result},
+    storage::{Bytes, CertificateBatch, Error, Result},
     trust::Trust,
 };
 use parsecfs_crypto::VerifyKey;
 
 use super::organization::denied;
+
+fn refused(error: parsecfs_core::error::Error) -> Error {
+    denied("the certificate is not allowed").caused_by(error)
+}
 
 /// What certificates were admitted so far.
 #[derive(Clone)]
@@ -24,7 +28,13 @@ impl Gate {
 
     /// Takes all of a batch or nothing.
     pub(super) fn admit(&mut self, batch: &CertificateBatch) -> Result<()> {
-        self.0 = self.0.apply(batch).map_err(|error| denied("the certificate is not allowed").caused_by(error))?;
+        self.0 = self.0.apply(batch).map_err(refused)?;
+        Ok(())
+    }
+
+    /// Takes a recovery by shares that everybody whom it concerns will accept.
+    pub(super) fn admit_recovery(&mut self, brief: &Bytes, shares: &[Bytes]) -> Result<()> {
+        self.0 = self.0.apply_recovery(brief, shares).map_err(refused)?;
         Ok(())
     }
 }

@@ -133,6 +133,11 @@ pub(super) fn boundary(log: LogId) -> String {
     format!("boundary/{}", tag(log))
 }
 
+/// Sealed device of a recovery by shares.
+pub(super) fn recovery(name: &[u8; 32]) -> String {
+    format!("rec/{}", hex(name))
+}
+
 pub(super) fn note(token: InvitationToken, name: &str) -> String {
     format!("inv/{token}/{}", hex(name.as_bytes()))
 }

@@ -16,6 +16,7 @@
 //! | `staging`, `judge` | blocks before their commit; what becomes of each commit |
 //! | `read` | manifests and blocks out of entries, packs and objects |
 //! | `checkpoint`, [`maintenance`] | starting without reading it all; garbage and truncation |
+//! | `recovery` | the sealed device of a recovery by shares, for who knows its token |
 //! | `verify` | reading everything to find damage |
 //! | `memory` | what the device remembers between runs |
 //!
@@ -43,6 +44,7 @@ mod organization;
 mod pack;
 mod read;
 mod realm;
+mod recovery;
 mod staging;
 mod table;
 pub mod verbs;
@@ -69,13 +71,13 @@ use parsecfs_core::{
     verify::{Proof, Verified},
 };
 
-pub use self::format::Format;
 use self::{
     directory::DirectoryVerbs,
     follow::{OrganizationLog, RealmLog},
     read::Bodies,
     verbs::{Created, Verbs},
 };
+pub use self::{format::Format, recovery::reveal};
 use crate::layer::lazy::Lazy;
 
 /// Largest sealed block: half of what a pack takes.

@@ -19,8 +19,12 @@ use parsecfs_core::{
 use super::{
     entry::{Body, Change, Hash, Head, RawEntry, Said},
     gate::Gate,
+    recovery::{Recoveries, RecoverySetup},
 };
-use crate::statement::{claim_of, main_certificate};
+use crate::{
+    recovery::RecoveryCertificate,
+    statement::{claim_of, main_certificate},
+};
 
 /// One device as the log says.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +56,7 @@ pub(super) struct Organization {
     revoked: HashMap<UserId, u64>,
     outsiders: HashSet<UserId>,
     certificates: Vec<CommonCertificate>,
+    pub(super) recoveries: Recoveries,
     realms: Vec<RealmId>,
     applied: HashSet<Bytes>,
 }
@@ -95,6 +100,7 @@ impl Organization {
             revoked: HashMap::new(),
             outsiders: HashSet::new(),
             certificates: Vec::new(),
+            recoveries: Recoveries::default(),
             realms: Vec::new(),
             applied: HashSet::new(),
         }
@@ -134,6 +140,7 @@ impl Organization {
             match change {
                 Change::Statement(statement) => self.admit_statement(said.author, statement)?,
                 Change::Realm(realm) if self.head.seq > 0 => self.realms.push(*realm),
+                Change::Recovery(setup) => self.admit_recovery(said.author, setup)?,
                 Change::Fence => {}
                 _ => return Err(denied("this does not belong into the organization log")),
             }
@@ -161,10 +168,57 @@ impl Organization {
             Statement::UpdateUser { certificate } | Statement::RevokeUser { certificate } => {
                 self.take(Some(author), vec![(certificate, certificate)])
             }
+            Statement::DeleteRecovery { certificate } => self.end_recovery(author, certificate),
             _ => return Err(denied("this does not belong into the organization log")),
         }?;
         self.applied.insert(Arc::clone(main_certificate(statement)));
         Ok(())
+    }
+
+    fn admit_recovery(&mut self, author: DeviceId, setup: &RecoverySetup) -> Result<()> {
+        self.check_recovery(author, &setup.brief)?;
+        self.gate.admit_recovery(&setup.brief, &setup.shares)?;
+        let certificate = RecoveryCertificate::setup(&setup.brief, &setup.shares)?;
+        self.recoveries.push(certificate, Some(setup.object));
+        self.applied.insert(Arc::clone(&setup.brief));
+        Ok(())
+    }
+
+    fn end_recovery(&mut self, author: DeviceId, certificate: &Bytes) -> Result<()> {
+        self.check_recovery(author, certificate)?;
+        self.gate.admit(&CertificateBatch { shamir: vec![Arc::clone(certificate)], ..Default::default() })?;
+        self.recoveries.push(RecoveryCertificate::deletion(certificate)?, None);
+        Ok(())
+    }
+
+    fn check_recovery(&self, author: DeviceId, certificate: &Bytes) -> Result<()> {
+        let claim = claim_of(certificate)?;
+        if claim.author() != Some(author) {
+            return Err(denied("signed by another device than the entry"));
+        }
+        self.check_time(claim.timestamp())?;
+        // Somebody may have been faster.
+        match &claim {
+            Certificate::ShamirRecoveryBrief(brief) if self.recoveries.holds(brief.user_id).is_some() => {
+                Err(conflict("there is a recovery already"))
+            }
+            Certificate::ShamirRecoveryDeletion(said)
+                if self.recoveries.holds(said.setup_to_delete_user_id) != Some(said.setup_to_delete_timestamp) =>
+            {
+                Err(conflict("there is no such recovery any more"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// People and recovery are one sequence: what a reader is shown of both must hold in whatever order it is checked.
+    fn check_time(&self, timestamp: Timestamp) -> Result<()> {
+        match self.certificates.last().map(|last| last.timestamp).max(self.recoveries.last()) {
+            Some(last) if timestamp <= last => {
+                Err(conflict("the timestamp is not after the last one").only_after(last))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn take(&mut self, author: Option<DeviceId>, certificates: Vec<(&Bytes, &Bytes)>) -> Result<()> {
@@ -192,8 +246,8 @@ impl Organization {
 
     /// What another writer may have changed since the caller looked.
     fn check_order(&self, claim: &Certificate, is_first: bool) -> Result<()> {
-        if is_first && self.certificates.last().is_some_and(|last| claim.timestamp() <= last.timestamp) {
-            return Err(conflict("the timestamp is not after the last one"));
+        if is_first {
+            self.check_time(claim.timestamp())?;
         }
         let holds_already = match claim {
             Certificate::Device(said) => self.devices.contains_key(&said.device_id),
@@ -262,8 +316,14 @@ impl Organization {
         self.last_said.map_or(now, |last| now.max(last.next()))
     }
 
-    pub(super) fn has_applied(&self, statement: &Statement) -> bool {
-        self.applied.contains(main_certificate(statement))
+    /// Whether a change is part of this state.
+    pub(super) fn has_applied(&self, change: &Change) -> bool {
+        match change {
+            Change::Statement(statement) => self.applied.contains(main_certificate(statement)),
+            Change::Recovery(setup) => self.applied.contains(&setup.brief),
+            Change::Realm(realm) => self.realms.contains(realm),
+            Change::Vlob(_) | Change::Place { .. } | Change::GcIntent(_) | Change::Fence => false,
+        }
     }
 
     pub(super) fn realms(&self) -> &[RealmId] {

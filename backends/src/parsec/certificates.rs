@@ -49,7 +49,7 @@ impl CertificateStore for ParsecStorage {
         async move {
             let main = Arc::clone(main_certificate(&statement));
             let redacted = redacted_of(&statement);
-            let realm = realm_of(&statement);
+            let topic = Topic::of(&statement);
             let family = match statement {
                 Statement::Bootstrap { .. } => Family::Anonymous,
                 _ => Family::Authenticated(&*self.signer),
@@ -63,7 +63,7 @@ impl CertificateStore for ParsecStorage {
             if !founded && refusal.kind() != ErrorKind::VersionConflict {
                 return Err(refusal);
             }
-            match self.holds(&main, redacted.as_ref(), realm).await {
+            match self.holds(&main, redacted.as_ref(), topic).await {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(refusal),
                 // Who founds an organization that is another's is not known there.
@@ -112,18 +112,21 @@ impl ParsecStorage {
     }
 
     /// Whether the server holds exactly this certificate.
-    async fn holds(&self, main: &Bytes, redacted: Option<&Bytes>, realm: Option<RealmId>) -> Result<bool> {
+    async fn holds(&self, main: &Bytes, redacted: Option<&Bytes>, topic: Topic) -> Result<bool> {
         let before = Timestamp::from_micros(claim_of(main)?.timestamp().as_micros().saturating_sub(1));
         let mut cursor = self.seen(|seen| seen.cursor.clone());
-        match realm {
-            Some(realm) => {
-                cursor.realm.extend(before.map(|before| (realm, before)));
-            }
-            None => cursor.common = before,
+        match topic {
+            Topic::Common => cursor.common = before,
+            Topic::Shamir => cursor.shamir = before,
+            Topic::Realm(realm) => cursor.realm.extend(before.map(|before| (realm, before))),
         }
         let batch = self.fetch_certificates(&cursor).await?;
-        let topic = realm.map_or(Some(&batch.common), |realm| batch.realm.get(&realm));
-        Ok(topic.into_iter().flatten().any(|there| there == main || Some(there) == redacted))
+        let there = match topic {
+            Topic::Common => Some(&batch.common),
+            Topic::Shamir => Some(&batch.shamir),
+            Topic::Realm(realm) => batch.realm.get(&realm),
+        };
+        Ok(there.into_iter().flatten().any(|there| there == main || Some(there) == redacted))
     }
 
     fn request(&self, statement: Statement) -> Result<Request> {
@@ -173,6 +176,17 @@ impl ParsecStorage {
             Statement::ArchiveRealm { certificate, .. } => {
                 Request::new("realm_update_archiving").with_bytes("archiving_certificate", &certificate)
             }
+            Statement::SetUpRecovery { brief, shares, reveal_token, sealed_device } => {
+                let shares = shares.iter().map(|share| Value::Binary(share.to_vec())).collect();
+                Request::new("shamir_recovery_setup")
+                    .with_bytes("ciphered_data", &sealed_device)
+                    .with("reveal_token", &reveal_token)
+                    .with_bytes("shamir_recovery_brief_certificate", &brief)
+                    .with_value("shamir_recovery_share_certificates", Value::Array(shares))
+            }
+            Statement::DeleteRecovery { certificate } => {
+                Request::new("shamir_recovery_delete").with_bytes("shamir_recovery_deletion_certificate", &certificate)
+            }
         })
     }
 
@@ -213,6 +227,24 @@ impl ParsecStorage {
             index = index.checked_add(1).ok_or_else(|| no_bundle(realm))?;
         }
         newest.ok_or_else(|| no_bundle(realm))
+    }
+}
+
+/// What a statement is about: certificates are asked for by it.
+#[derive(Clone, Copy)]
+enum Topic {
+    Common,
+    Shamir,
+    Realm(RealmId),
+}
+
+impl Topic {
+    fn of(statement: &Statement) -> Self {
+        match (statement, realm_of(statement)) {
+            (Statement::SetUpRecovery { .. } | Statement::DeleteRecovery { .. }, _) => Self::Shamir,
+            (_, Some(realm)) => Self::Realm(realm),
+            (_, None) => Self::Common,
+        }
     }
 }
 

@@ -151,6 +151,8 @@ fn meaning(status: &str) -> (Option<ErrorKind>, &'static str) {
         "realm_not_found" | "vlob_not_found" | "block_not_found" | "user_not_found" | "recipient_not_found" => {
             (ErrorKind::NotFound, "there is no such thing on the server")
         }
+        "bad_reveal_token" => (ErrorKind::NotFound, "there is no such recovery, or it was deleted"),
+        "bad_invitation_type" => (ErrorKind::Denied, "the invitation is for something else"),
         "invitation_not_found" | "greeting_attempt_not_found" => (ErrorKind::NotFound, "there is no such invitation"),
         "invitation_completed" | "invitation_already_completed" => {
             (ErrorKind::NotFound, "the invitation was used already")
@@ -179,8 +181,12 @@ fn meaning(status: &str) -> (Option<ErrorKind>, &'static str) {
         | "block_already_exists"
         | "shamir_recovery_already_exists"
         | "shamir_recovery_already_deleted"
-        | "shamir_recovery_not_found" => (ErrorKind::VersionConflict, "somebody was faster"),
-        "invalid_certificate" => (ErrorKind::Internal, "the server does not accept the certificate"),
+        | "shamir_recovery_not_found"
+        | "recipients_mismatch"
+        | "revoked_recipient" => (ErrorKind::VersionConflict, "somebody was faster"),
+        status if status.starts_with("invalid_certificate") => {
+            (ErrorKind::Internal, "the server does not accept the certificate")
+        }
         "too_many_elements" => (ErrorKind::Internal, "too much was asked for at once"),
         "timestamp_out_of_ballpark" => (ErrorKind::Denied, "the clock of this machine is wrong: set it"),
         _ => return (None, ""),

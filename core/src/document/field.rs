@@ -10,7 +10,7 @@ use rmpv::Value;
 use super::malformed;
 use crate::{
     error::Result,
-    id::{BlockId, DeviceId, InvitationToken, OpaqueKeyId, RealmId, SequesterServiceId, UserId, VlobId},
+    id::{BlockId, DeviceId, InvitationToken, OpaqueKeyId, RealmId, RevealToken, SequesterServiceId, UserId, VlobId},
     name::{DeviceLabel, Email, EntryName, HumanHandle, OrganizationId},
     time::Timestamp,
 };
@@ -55,6 +55,17 @@ macro_rules! ids {
 }
 
 ids!(UserId, DeviceId, RealmId, VlobId, BlockId, SequesterServiceId, OpaqueKeyId, InvitationToken);
+
+/// Bare bytes, as it stands in the shared secret and in commands.
+impl Field for RevealToken {
+    fn read(value: Value) -> Result<Self> {
+        Field::read(value).map(Self::from_bytes)
+    }
+
+    fn write(&self) -> Value {
+        self.as_bytes().write()
+    }
+}
 
 impl Field for Timestamp {
     fn read(value: Value) -> Result<Self> {

@@ -133,6 +133,14 @@ impl Trust {
         rule(!higher_left, "somebody with a higher role is left", A_HIGHER_MEMBER)
     }
 
+    /// Hold shares of a recovery of `author`.
+    pub fn may_hold_shares(&self, author: UserId, recipient: UserId, at: Timestamp) -> Verdict {
+        self.stands(author, at)?;
+        rule(author != recipient, "user holds own shares", "another user")?;
+        let user = self.standing(recipient, at)?;
+        rule(user.existed_at(at), "user did not exist yet", NOBODY)
+    }
+
     /// Whether the user says anything at all.
     fn stands(&self, author: UserId, at: Timestamp) -> Verdict {
         rule(!self.is_revoked(author, at), "author was revoked", NOBODY)

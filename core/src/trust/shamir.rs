@@ -49,6 +49,27 @@ impl ShamirTrust {
 }
 
 impl Trust {
+    /// The trust after a setup with the shares of all recipients, if its author and every recipient will accept what they
+    /// are shown of it. For whoever keeps certificates for all readers.
+    pub fn apply_recovery(&self, brief: &Bytes, shares: &[Bytes]) -> Result<Self> {
+        let Certificate::ShamirRecoveryBrief(setup) = Certificate::read_without_trust(brief)? else {
+            return Err(malformed("not a brief of a recovery by shares"));
+        };
+        require(shares.len() == setup.per_recipient_shares.len(), "a share for each recipient is needed")?;
+        let mut holders = BTreeSet::new();
+        for share in shares {
+            let Certificate::ShamirRecoveryShare(claimed) = Certificate::read_without_trust(share)? else {
+                return Err(malformed("not a share of a recovery"));
+            };
+            require(holders.insert(claimed.recipient), "two shares for one recipient")?;
+            let mut shown = Self { reader: claimed.recipient, ..self.clone() };
+            shown.apply_shamir(&[Arc::clone(brief), Arc::clone(share)])?;
+        }
+        let mut after = Self { reader: setup.user_id, ..self.clone() };
+        after.apply_shamir(&[Arc::clone(brief)])?;
+        Ok(Self { reader: self.reader, ..after })
+    }
+
     pub(super) fn apply_shamir(&mut self, batch: &[Bytes]) -> Result<()> {
         let mut awaited = None;
         for signed in batch {
@@ -80,14 +101,11 @@ impl Trust {
         author: &DeviceCertificate,
     ) -> Result<Option<ShamirRecoveryBriefCertificate>> {
         require(brief.user_id == author.user_id, "setup about another user than its author")?;
-        require(!brief.per_recipient_shares.contains_key(&brief.user_id), "user holds own shares")?;
         let holds_share = brief.per_recipient_shares.contains_key(&self.reader);
         require(holds_share || brief.user_id == self.reader, "setup is not for this reader")?;
         require(self.shamir.setup(brief.user_id).is_none(), "user has a setup already")?;
         for recipient in brief.per_recipient_shares.keys() {
-            let user = self.user(*recipient).ok_or(refuse("recipient is not known"))?;
-            require(user.existed_at(brief.timestamp), "recipient did not exist yet")?;
-            require(!user.revoked_at(brief.timestamp), "recipient is revoked")?;
+            self.may_hold_shares(brief.user_id, *recipient, brief.timestamp)?;
         }
         let setup = ShamirSetup { brief: brief.clone(), share: None };
         Arc::make_mut(&mut self.shamir).setups.insert(brief.user_id, setup);

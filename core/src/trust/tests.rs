@@ -1,13 +1,17 @@
 //! What the vectors cannot show: times between certificates, batches that change nothing, the whole way from
 //! statements to keys.
 
+use std::num::NonZeroU8;
+
 use parsecfs_crypto::{PrivateKey, SecretKey, SigningKey};
 
 use super::*;
 use crate::{
     certificate::{DevicePurpose, open_realm_name},
+    id::RevealToken,
     keys_bundle::{KeysBundle, KeysBundleAccess, RealmKeys},
     name::{DeviceLabel, Email, EntryName, HumanHandle},
+    shamir::{ShamirRecoverySecret, SharePlan},
     statement::{self, Author, NewDevice, NewUser},
     storage::{Bytes, Statement},
 };
@@ -77,6 +81,10 @@ fn batch(statement: &Statement) -> CertificateBatch {
         | Statement::RenameRealm { realm, certificate }
         | Statement::ArchiveRealm { realm, certificate } => {
             CertificateBatch { realm: [(*realm, vec![certificate.clone()])].into(), ..Default::default() }
+        }
+        // As the author sees it.
+        Statement::SetUpRecovery { brief: certificate, .. } | Statement::DeleteRecovery { certificate } => {
+            CertificateBatch { shamir: vec![certificate.clone()], ..Default::default() }
         }
     }
 }
@@ -237,4 +245,79 @@ fn members_get_all_keys_of_a_realm() {
     world.apply(&statement::rename_realm(REALM, &name, (2, &keys[1]), &world.alice.author(50))).unwrap();
     let sealed = &world.trust.realm(REALM).unwrap().name().unwrap().encrypted_name;
     assert_eq!(open_realm_name(sealed, &keys[1]), Ok(name));
+}
+
+/// Alice's recovery by Bob and Carol, who exists from second 15 on.
+struct Recovery {
+    world: World,
+    carol: Person,
+    plan: SharePlan,
+    secret: ShamirRecoverySecret,
+}
+
+impl Recovery {
+    fn new() -> Self {
+        let (mut world, carol) = (World::new(), Person::new(3));
+        let new = carol.new_user(UserProfile::Standard);
+        world.apply(&statement::create_user(&new, &world.alice.author(15))).unwrap();
+        let one = NonZeroU8::MIN;
+        let plan = SharePlan::new(one, [(world.bob.user(), one), (carol.user(), one)].into()).unwrap();
+        let secret =
+            ShamirRecoverySecret { data_key: SecretKey::generate(), reveal_token: RevealToken::from_bytes([7; 16]) };
+        Self { world, carol, plan, secret }
+    }
+
+    fn set_up(&self, author: &Person, user: UserId, seconds: i64) -> (Bytes, Vec<Bytes>) {
+        let key_of = |user| {
+            let people = [&self.world.alice, &self.world.bob, &self.carol];
+            people.into_iter().find(|person| person.user() == user).map(|person| person.private.public_key())
+        };
+        let sealed = (&self.secret, Bytes::from(*b"sealed"));
+        let setup = statement::set_up_recovery(user, &self.plan, sealed, key_of, &author.author(seconds)).unwrap();
+        let Statement::SetUpRecovery { brief, shares, .. } = setup else { unreachable!() };
+        (brief, shares)
+    }
+}
+
+#[test]
+fn a_recovery_is_taken_only_if_its_author_and_every_recipient_would_take_it() {
+    let this = Recovery::new();
+    let (alice, trust) = (&this.world.alice, &this.world.trust);
+    let (brief, shares) = this.set_up(alice, alice.user(), 40);
+    let after = trust.apply_recovery(&brief, &shares).unwrap();
+    assert!(after.shamir().setup(alice.user()).is_some());
+    let refused = |shares: &[Bytes]| trust.apply_recovery(&brief, shares).is_err();
+    assert!(refused(&shares[..1]));
+    assert!(refused(&[shares[0].clone(), shares[0].clone()]));
+    assert!(refused(&[shares[0].clone(), brief.clone()]));
+    let (_, others) = this.set_up(alice, alice.user(), 41);
+    assert!(refused(&[shares[0].clone(), others[1].clone()]), "of another time");
+    assert!(after.apply_recovery(&brief, &shares).is_err(), "there is one");
+    let (again, shares) = this.set_up(alice, alice.user(), 50);
+    assert!(after.apply_recovery(&again, &shares).is_err(), "there is one");
+    let (foreign, shares) = this.set_up(&this.world.bob, alice.user(), 50);
+    assert!(trust.apply_recovery(&foreign, &shares).is_err(), "about somebody else");
+    let (own, shares) = this.set_up(&this.world.bob, this.world.bob.user(), 50);
+    assert!(trust.apply_recovery(&own, &shares).is_err(), "Bob holds a share of himself");
+    let gone = statement::revoke_user(this.carol.user(), &alice.author(45));
+    let after = trust.apply(&batch(&gone)).unwrap();
+    let (late, shares) = this.set_up(alice, alice.user(), 46);
+    assert!(after.apply_recovery(&late, &shares).is_err(), "Carol is revoked");
+}
+
+#[test]
+fn a_recovery_ends_when_its_user_says_so_and_can_be_made_again() {
+    let mut this = Recovery::new();
+    let alice = this.world.alice.user();
+    let (brief, _) = this.set_up(&this.world.alice, alice, 40);
+    let set_up = |brief| CertificateBatch { shamir: vec![brief], ..Default::default() };
+    this.world.trust = this.world.trust.apply(&set_up(brief)).unwrap();
+    let setup = this.world.trust.shamir().setup(alice).unwrap().brief.clone();
+    let by_bob = statement::delete_recovery(&setup, &this.world.bob.author(45));
+    assert!(this.world.apply(&by_bob).is_err());
+    this.world.apply(&statement::delete_recovery(&setup, &this.world.alice.author(45))).unwrap();
+    assert!(this.world.trust.shamir().setup(alice).is_none());
+    assert!(this.world.apply(&statement::delete_recovery(&setup, &this.world.alice.author(46))).is_err());
+    let (again, _) = this.set_up(&this.world.alice, alice, 50);
+    this.world.trust.apply(&set_up(again)).unwrap();
 }

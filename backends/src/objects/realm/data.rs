@@ -136,7 +136,7 @@ impl Data {
                 Change::Vlob(vlob) => self.check_vlob(vlob, &mut overlay, rules)?,
                 Change::Place { payload, .. } => self.check_payload(*payload)?,
                 Change::GcIntent(_) | Change::Fence => {}
-                Change::Statement(_) | Change::Realm(_) => {
+                Change::Statement(_) | Change::Realm(_) | Change::Recovery(_) => {
                     return Err(denied("certificates and data do not share an entry"));
                 }
             }
@@ -208,7 +208,7 @@ impl Data {
                     self.blocks.insert_new(*id, place);
                 }
                 Change::GcIntent(names) => self.doom(names, said.timestamp),
-                Change::Fence | Change::Statement(_) | Change::Realm(_) => {}
+                Change::Fence | Change::Statement(_) | Change::Realm(_) | Change::Recovery(_) => {}
             }
         }
         let written: Vec<_> = changes

@@ -1,0 +1,155 @@
+//! Recovery by shares, where no server hands out what a token opens.
+//!
+//! The certificates lie in the organization's log. Whoever lost everything has no key to read that, so the sealed device
+//! is an object of its own, named for a digest of the token: who knows the token finds it, and a list of names leads to
+//! no token. Who has the whole directory has the object anyway, and no more than its length of it: the key comes out of
+//! the same shares as the token.
+//!
+//! The object is there before the entry that speaks of it, and goes after the entry that ends it. A crash in between
+//! leaves an object that nobody is led to, or one that the next setup or deletion of that user takes away.
+
+use std::sync::Arc;
+
+use parsecfs_core::{
+    id::{RevealToken, UserId},
+    storage::{Bytes, Error, ErrorKind, Result, Statement},
+    time::Timestamp,
+};
+use parsecfs_crypto::sha256;
+
+use super::{
+    ObjectStorage, Shared,
+    directory::DirectoryVerbs,
+    directory_of,
+    entry::Change,
+    key, misuse,
+    verbs::{Created, Verbs},
+};
+use crate::recovery::RecoveryCertificate;
+
+/// What the token is hashed with, so that the name is of no use elsewhere.
+const NAME_CONTEXT: &[u8] = b"parsecfs recovery";
+
+/// Name of the object with a sealed device.
+pub(super) type RecoveryName = [u8; 32];
+
+fn name_of(token: RevealToken) -> RecoveryName {
+    *sha256(&[NAME_CONTEXT, token.as_bytes()].concat()).as_bytes()
+}
+
+/// A setup as the log keeps it: the token itself is in no log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RecoverySetup {
+    pub(super) brief: Bytes,
+    pub(super) shares: Vec<Bytes>,
+    pub(super) object: RecoveryName,
+}
+
+impl Change {
+    /// How a statement stands in a log.
+    pub(super) fn of(statement: Statement) -> Self {
+        match statement {
+            Statement::SetUpRecovery { brief, shares, reveal_token, sealed_device: _ } => {
+                Self::Recovery(Box::new(RecoverySetup { brief, shares, object: name_of(reveal_token) }))
+            }
+            statement => Self::Statement(Box::new(statement)),
+        }
+    }
+}
+
+/// All setups and deletions of an organization, in order.
+#[derive(Clone, Default)]
+pub(super) struct Recoveries {
+    certificates: Vec<(RecoveryCertificate, Option<RecoveryName>)>,
+}
+
+impl Recoveries {
+    pub(super) fn push(&mut self, certificate: RecoveryCertificate, object: Option<RecoveryName>) {
+        self.certificates.push((certificate, object));
+    }
+
+    pub(super) fn last(&self) -> Option<Timestamp> {
+        self.certificates.last().map(|(last, _)| last.timestamp)
+    }
+
+    /// Since when the setup that holds for a user does.
+    pub(super) fn holds(&self, user: UserId) -> Option<Timestamp> {
+        let last = self.certificates.iter().rfind(|(one, _)| one.user == user);
+        last.and_then(|(one, object)| object.map(|_| one.timestamp))
+    }
+
+    /// What a reader is shown after a time.
+    pub(super) fn shown_to(&self, reader: UserId, after: Option<Timestamp>) -> Vec<Bytes> {
+        let new = self.certificates.iter().filter(|(one, _)| after.is_none_or(|after| one.timestamp > after));
+        new.flat_map(|(one, _)| one.shown_to(reader)).collect()
+    }
+
+    /// Objects of setups of this user that have ended.
+    fn ended(&self, user: UserId) -> Vec<RecoveryName> {
+        let own = || self.certificates.iter().filter(|(one, _)| one.user == user);
+        let holds = own().next_back().and_then(|(_, object)| *object);
+        own().filter_map(|(_, object)| *object).filter(|object| Some(*object) != holds).collect()
+    }
+}
+
+impl Shared {
+    /// Appends a setup, a statement of that kind.
+    pub(super) async fn set_up_recovery(&self, statement: Statement) -> Result<()> {
+        let Statement::SetUpRecovery { reveal_token, sealed_device, .. } = &statement else {
+            return Err(misuse("this sets up no recovery"));
+        };
+        let object = name_of(*reveal_token);
+        self.keep_recovery(&object, Arc::clone(sealed_device)).await?;
+        let appended = self.append_to_organization(Change::of(statement)).await;
+        // Refused for good: nothing of it is in the log, nor will be.
+        if appended.as_ref().is_err_and(|error| matches!(error.kind(), ErrorKind::VersionConflict | ErrorKind::Denied))
+        {
+            self.verbs.delete(&key::recovery(&object)).await?;
+        }
+        appended?;
+        self.sweep_recoveries().await
+    }
+
+    async fn keep_recovery(&self, name: &RecoveryName, sealed_device: Bytes) -> Result<()> {
+        let object = [(key::recovery(name), Arc::clone(&sealed_device))];
+        if self.verbs.create(&object).await?.outcomes == [Created::Won] {
+            return Ok(());
+        }
+        match self.verbs.get(&object[0].0).await?.bytes {
+            Some(there) if there == sealed_device => Ok(()),
+            _ => Err(Error::new(ErrorKind::Corrupt, "something else lies where a recovery is to be kept")),
+        }
+    }
+
+    /// Takes away what setups of this device's user left that have ended.
+    pub(super) async fn sweep_recoveries(&self) -> Result<()> {
+        let ended = self.organization.lock().await.state.recoveries.ended(self.options.signer.user_id());
+        for name in ended {
+            self.verbs.delete(&key::recovery(&name)).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn reveal_over(verbs: &dyn Verbs, token: RevealToken) -> Result<Bytes> {
+    let object = verbs.get(&key::recovery(&name_of(token))).await?.bytes;
+    object.ok_or_else(|| Error::new(ErrorKind::NotFound, "there is no such recovery, or it was deleted"))
+}
+
+/// The sealed device that a token opens, for somebody who has nothing but the place of the organization.
+///
+/// # Errors
+/// `NotFound` when there is none, and those of [`DirectoryVerbs::open`].
+pub async fn reveal(location: &str, token: RevealToken) -> Result<Bytes> {
+    reveal_over(&DirectoryVerbs::open(directory_of(location)?)?, token).await
+}
+
+impl ObjectStorage {
+    /// The sealed device that a token opens.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none.
+    pub async fn reveal(&self, token: RevealToken) -> Result<Bytes> {
+        reveal_over(&*self.shared.verbs, token).await
+    }
+}
