@@ -1,10 +1,10 @@
 //! The grammar of the command line. What each command does is in `command`.
 
-use std::path::PathBuf;
+use std::{num::NonZeroU8, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::rpc::{Profile, Role};
+use crate::rpc::{Profile, Recipient, Role};
 
 /// Mounts end-to-end encrypted workspaces as drives.
 #[derive(Debug, Parser)]
@@ -391,6 +391,30 @@ pub enum Recovery {
         #[command(flatten)]
         device: NewDevice,
     },
+    /// Let others together get you back: each holds a share, and so many shares are needed
+    Setup {
+        /// Who: addresses, ids, or starts of ids; `a@example.com:2` holds two shares
+        #[arg(long, required = true, value_delimiter = ',', value_name = "EMAIL[:SHARES]", value_parser = recipient)]
+        recipients: Vec<Recipient>,
+        /// How many shares are needed
+        #[arg(long, value_name = "N")]
+        threshold: NonZeroU8,
+    },
+    /// Show who holds shares for you and whether enough are left, and whose shares you hold
+    Shares,
+    /// Take it back: the shares that others hold then lead nowhere
+    Delete,
+}
+
+fn recipient(text: &str) -> Result<Recipient, String> {
+    let (user, shares) = match text.rsplit_once(':') {
+        Some((user, shares)) => (user, shares.parse().map_err(|_| "a person holds 1 to 255 shares".to_owned())?),
+        None => (text, NonZeroU8::MIN),
+    };
+    match user.trim() {
+        "" => Err("an address is needed".to_owned()),
+        user => Ok(Recipient { user: user.to_owned(), shares }),
+    }
 }
 
 #[cfg(test)]
@@ -408,6 +432,16 @@ mod tests {
     fn global_flags_stand_anywhere() {
         let cli = Cli::try_parse_from(["mountctl", "status", "--json", "--home", "/h"]).unwrap();
         assert!(cli.global.json && cli.global.home.is_some());
+    }
+
+    #[test]
+    fn a_recipient_holds_one_share_or_as_many_as_said() {
+        let read = |text| recipient(text).map(|recipient| (recipient.user, recipient.shares.get()));
+        assert_eq!(read("a@example.com"), Ok(("a@example.com".to_owned(), 1)));
+        assert_eq!(read("a@example.com:2"), Ok(("a@example.com".to_owned(), 2)));
+        for wrong in ["a@example.com:0", "a@example.com:256", "a@example.com:x", ":2", ""] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

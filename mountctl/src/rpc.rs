@@ -1,7 +1,7 @@
 //! What commands and the agent say to each other: one greeting, one request, one reply, each a line of JSON. The views
 //! in replies are also what `--json` prints.
 
-use std::path::PathBuf;
+use std::{num::NonZeroU8, path::PathBuf};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -209,6 +209,17 @@ pub enum DeviceCall {
     },
     /// Makes a recovery device; answers [`RecoveryView`].
     ExportRecovery,
+    /// Lets others together get this user back; answers [`SharedRecoveryView`].
+    SetUpRecovery {
+        /// Shares that are needed.
+        threshold: NonZeroU8,
+        /// Who is to hold them.
+        recipients: Vec<Recipient>,
+    },
+    /// Answers [`RecoverySharesView`].
+    RecoveryShares,
+    /// Ends what [`Self::SetUpRecovery`] began; answers [`SharedRecoveryView`], as it was.
+    DeleteRecovery,
     /// Tells what signed documents say of the past; answers [`AuditView`].
     Audit {
         /// Name, id, or start of the id: only this workspace, and its entries too.
@@ -219,6 +230,15 @@ pub enum DeviceCall {
         /// Also read all that the storage keeps.
         deep: bool,
     },
+}
+
+/// Somebody who is to hold shares.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recipient {
+    /// Address, id, or start of the id.
+    pub user: String,
+    /// How many.
+    pub shares: NonZeroU8,
 }
 
 /// What somebody may do in a workspace.
@@ -616,6 +636,42 @@ pub struct RecoveryView {
     pub file: String,
     /// What opens it.
     pub passphrase: Secret,
+}
+
+/// A way back that several people hold together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedRecoveryView {
+    /// Who can be recovered.
+    pub user: UserView,
+    /// Shares that are needed.
+    pub threshold: u8,
+    /// Shares of those who are not revoked.
+    pub shares_left: u8,
+    /// Whether these are enough.
+    pub possible: bool,
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// Who holds shares.
+    pub holders: Vec<HolderView>,
+}
+
+/// Somebody who holds shares.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HolderView {
+    /// Who.
+    #[serde(flatten)]
+    pub user: UserView,
+    /// How many.
+    pub shares: u8,
+}
+
+/// The ways back that concern a user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoverySharesView {
+    /// The user's own.
+    pub own: Option<SharedRecoveryView>,
+    /// Those of others, of which the user holds shares.
+    pub held: Vec<SharedRecoveryView>,
 }
 
 /// Something that a check looked at.

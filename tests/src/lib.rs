@@ -2,6 +2,7 @@
 
 pub mod canned;
 pub mod cli;
+pub mod company;
 pub mod door;
 pub mod fake_tree;
 pub mod fuzz;

@@ -70,25 +70,7 @@ impl World {
 
     /// A further person with a first device, brought in by an admin's device; both are called `name`.
     pub async fn person(&self, admin: &Device, name: &str, profile: UserProfile) -> Result<Device> {
-        let by = &admin.organization;
-        let id = || uuid(random_bytes::<16>());
-        let device = LocalDevice {
-            user_id: UserId::from_bytes(id()),
-            device_id: DeviceId::from_bytes(id()),
-            device_label: DeviceLabel::new(name)?,
-            human_handle: HumanHandle::new(Email::new(&format!("{name}@example.com"))?, name)?,
-            signing_key: SigningKey::generate(),
-            private_key: PrivateKey::generate(),
-            initial_profile: profile,
-            user_realm_id: RealmId::from_bytes(id()),
-            user_realm_key: SecretKey::generate(),
-            local_symkey: SecretKey::generate(),
-            ..by.device().clone()
-        };
-        by.refresh().await?;
-        by.storage().append(statement::create_user(&NewUser::of(&device), &author(by, None))).await?;
-        by.refresh().await?;
-        self.open(name, device).await
+        self.open(name, bring_in(&admin.organization, name, profile).await?).await
     }
 
     /// Opens the organization as a device.
@@ -145,6 +127,28 @@ impl Device {
     pub async fn create_workspace(&self, name: &str) -> Result<RealmId> {
         Ok(self.organization.create_workspace(EntryName::new(name)?).await?)
     }
+}
+
+/// Makes a further person with a first device, both called `name`.
+pub async fn bring_in(by: &Organization, name: &str, profile: UserProfile) -> Result<LocalDevice> {
+    let id = || uuid(random_bytes::<16>());
+    let device = LocalDevice {
+        user_id: UserId::from_bytes(id()),
+        device_id: DeviceId::from_bytes(id()),
+        device_label: DeviceLabel::new(name)?,
+        human_handle: HumanHandle::new(Email::new(&format!("{name}@example.com"))?, name)?,
+        signing_key: SigningKey::generate(),
+        private_key: PrivateKey::generate(),
+        initial_profile: profile,
+        user_realm_id: RealmId::from_bytes(id()),
+        user_realm_key: SecretKey::generate(),
+        local_symkey: SecretKey::generate(),
+        ..by.device().clone()
+    };
+    by.refresh().await?;
+    by.storage().append(statement::create_user(&NewUser::of(&device), &author(by, None))).await?;
+    by.refresh().await?;
+    Ok(device)
 }
 
 /// Signs as a device right after everything it knows, whatever the rules say.

@@ -22,6 +22,7 @@ use crate::{
 /// Looks at everything; what cannot be looked at is a finding too.
 pub(super) async fn run(organization: &Arc<Organization>, mounts: &Arc<Mounts>, deep: bool) -> Vec<Finding> {
     let mut findings = vec![storage(organization).await, recovery(organization)];
+    findings.extend(recovery_shares(organization));
     match organization.workspaces().await {
         Ok(summaries) => {
             for summary in &summaries {
@@ -65,12 +66,31 @@ fn recovery(organization: &Organization) -> Finding {
     if ways > 1 {
         return finding("recovery", Verdict::Ok, "there is another device or a recovery file");
     }
+    if organization.recovery_of(user).is_some_and(|shared| shared.is_possible()) {
+        return finding("recovery", Verdict::Ok, "others together can get you back");
+    }
     Finding {
         hint: Some(
-            "mountctl device recovery export FILE, and keep the file and its passphrase apart, elsewhere".into(),
+            "mountctl device recovery export FILE, and keep the file and its passphrase apart, elsewhere; or let others get \
+             you back: mountctl device recovery setup --recipients EMAIL,EMAIL --threshold N"
+                .into(),
         ),
         ..finding("recovery", Verdict::Warning, "this is the only device: if it is lost, all is lost")
     }
+}
+
+/// A way back that is there and leads nowhere any more.
+fn recovery_shares(organization: &Organization) -> Option<Finding> {
+    let shared = organization.recovery_of(organization.user_id()).filter(|shared| !shared.is_possible())?;
+    let (left, needed) = (shared.shares_left(), shared.threshold);
+    Some(Finding {
+        hint: Some("mountctl device recovery delete, then set it up anew with people who are there".into()),
+        ..finding(
+            "recovery_shares",
+            Verdict::Warning,
+            format!("others cannot get you back any more: {needed} shares are needed and {left} are left"),
+        )
+    })
 }
 
 async fn workspace(organization: &Arc<Organization>, summary: &WorkspaceSummary, mounts: &Arc<Mounts>) -> Vec<Finding> {

@@ -10,6 +10,7 @@ mod deep;
 mod mounts;
 mod people;
 mod record;
+mod recovery;
 pub mod server;
 mod session;
 mod survival;

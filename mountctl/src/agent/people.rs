@@ -74,7 +74,7 @@ pub(super) async fn change_user(organization: &Organization, change: UserChange)
     Ok(views::user(now.unwrap_or(user)))
 }
 
-fn find(organization: &Organization, text: &str) -> Result<UserSummary> {
+pub(super) fn find(organization: &Organization, text: &str) -> Result<UserSummary> {
     organization.find_user(text).map_err(|error| match error.kind() {
         ErrorKind::NotFound => Failure::new(Kind::NotFound, format!("there is nobody called {text:?}"))
             .hint("`mountctl user list` shows everybody; an outsider sees ids in place of addresses"),

@@ -21,7 +21,9 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::{audit, check, mounts::Mounts, people, server::Answer, session, session::Sessions, survival::Left, views};
+use super::{
+    audit, check, mounts::Mounts, people, recovery, server::Answer, session, session::Sessions, survival::Left, views,
+};
 use crate::{
     daemon,
     exit::Kind,
@@ -156,6 +158,15 @@ impl Work {
                     passphrase: Secret::from(recovery.passphrase),
                 })
             }
+            DeviceCall::SetUpRecovery { threshold, recipients } => {
+                refresh(organization).await?;
+                done(&recovery::set_up(organization, threshold, &recipients).await?)
+            }
+            DeviceCall::RecoveryShares => {
+                refresh(organization).await?;
+                done(&recovery::shares(organization))
+            }
+            DeviceCall::DeleteRecovery => done(&recovery::delete(organization).await?),
             DeviceCall::Audit { workspace } => {
                 news(organization).await?;
                 let only = match workspace {

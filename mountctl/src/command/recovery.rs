@@ -1,5 +1,4 @@
-//! `device recovery export` and `import`: the way back when all devices are lost, and to a further device of the same
-//! person.
+//! `device recovery`: the ways back when all devices are lost, by a file or by people who hold shares.
 
 use std::{
     fs::{File, OpenOptions},
@@ -16,8 +15,9 @@ use crate::{
     command::Context,
     exit::Kind,
     failure::{Failure, Result},
+    output::table,
     password::Source,
-    rpc::{DeviceCall, DeviceView, RecoveryView, Request},
+    rpc::{DeviceCall, DeviceView, RecoverySharesView, RecoveryView, Request, SharedRecoveryView},
 };
 
 /// A recovery file is below 2 KiB; anything much larger is something else.
@@ -28,6 +28,19 @@ pub(super) fn run(context: &Context, command: Recovery) -> Result<()> {
         Recovery::Export { file } => export(context, &file),
         Recovery::Import { file, passphrase_file, device } => {
             import(context, &file, &Source::file_or_person(passphrase_file), device)
+        }
+        Recovery::Setup { recipients, threshold } => {
+            let made: SharedRecoveryView = context.ask_device(DeviceCall::SetUpRecovery { threshold, recipients })?;
+            context.output.answer(&made, shared)
+        }
+        Recovery::Shares => {
+            let view: RecoverySharesView = context.ask_device(DeviceCall::RecoveryShares)?;
+            context.output.answer(&view, shares)
+        }
+        Recovery::Delete => {
+            context.confirm("Nobody will be able to get you back with the shares that they hold.")?;
+            let ended: SharedRecoveryView = context.ask_device(DeviceCall::DeleteRecovery)?;
+            context.output.answer(&ended, |_| "others can no longer get you back together".to_owned())
         }
     }
 }
@@ -80,4 +93,40 @@ fn import(context: &Context, path: &Path, passphrase: &Source, device: NewDevice
     context.output.answer(&made, |made| format!("device  {}\nid      {}", made.label, made.device_id))?;
     context.output.note("next: mountctl workspace list");
     Ok(())
+}
+
+fn shared(view: &SharedRecoveryView) -> String {
+    let rows: Vec<_> = view
+        .holders
+        .iter()
+        .map(|holder| {
+            let state = if holder.user.revoked { "revoked" } else { "" };
+            [holder.user.email.clone(), holder.shares.to_string(), state.to_owned()]
+        })
+        .collect();
+    let verdict = if view.possible { "" } else { ": too few to get back" };
+    let left =
+        format!("{} of {} shares are needed, {} are left{verdict}", view.threshold, total(view), view.shares_left);
+    format!("{left}\n{}", table(["HOLDER", "SHARES", ""], &rows))
+}
+
+fn total(view: &SharedRecoveryView) -> u32 {
+    view.holders.iter().map(|holder| u32::from(holder.shares)).sum()
+}
+
+fn shares(view: &RecoverySharesView) -> String {
+    let own = match &view.own {
+        Some(own) => shared(own),
+        None => "nobody holds shares for you: `mountctl device recovery setup`".to_owned(),
+    };
+    let rows: Vec<_> = view
+        .held
+        .iter()
+        .map(|held| {
+            let state = if held.possible { "" } else { "too few left" };
+            [held.user.email.clone(), held.threshold.to_string(), held.shares_left.to_string(), state.to_owned()]
+        })
+        .collect();
+    let held = table(["YOU HOLD SHARES FOR", "NEEDED", "LEFT", ""], &rows);
+    if held.is_empty() { own } else { format!("{own}\n\n{held}") }
 }

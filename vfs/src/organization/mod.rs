@@ -9,6 +9,7 @@
 //! | [`documents`] | manifests and blocks between their clear and their sealed form |
 //! | [`audit`] | what certificates tell of the past |
 //! | [`recovery`] | further devices of the same person |
+//! | [`shared_recovery`] | a way back that several people hold together |
 //! | [`verify`] | reading all of the storage to find damage |
 //! | [`device_store`] | device files on disk |
 //! | `certificate_store` | the local copy that an offline start needs |
@@ -31,6 +32,7 @@ pub mod keys;
 pub mod people;
 pub mod realm_keys;
 pub mod recovery;
+pub mod shared_recovery;
 pub mod verify;
 pub mod workspace;
 
@@ -61,6 +63,7 @@ pub use self::{
     keys::OrganizationKeys,
     people::MemberSummary,
     recovery::{Recovery, open_recovery},
+    shared_recovery::{SharedRecovery, plan_shares},
     workspace::WorkspaceSummary,
 };
 use crate::{
