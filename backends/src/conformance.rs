@@ -33,8 +33,8 @@ use parsecfs_core::{
     shamir::{ShamirRecoverySecret, SharePlan},
     statement::{self, Author, NewDevice, NewUser},
     storage::{
-        Block, Bytes, CertificateCursor, ErrorKind, Event, LogId, LogKeys, Result, Signer, Statement, Storage,
-        VlobWrite, WriteOutcome,
+        Block, Bytes, CertificateCursor, ErrorKind, Event, InvitationStatus, Invitee, LogId, LogKeys, Result, Signer,
+        Statement, Storage, VlobWrite, WriteOutcome,
     },
     time::Timestamp,
 };
@@ -322,7 +322,7 @@ pub async fn run_at(connect: Connect<'_>, founder: Identity, start: Timestamp) {
     refused_commit_leaves_nothing(&world, &*alice, realm).await;
     blocks_of_every_size_come_back(&world, &*alice, realm, connect, &founder).await;
     changes_tell_the_newest_versions(&world, &*alice, realm).await;
-    notes_stay_as_they_are(&*alice).await;
+    invitations_wait_and_are_taken_back_once(&*alice).await;
     let bob = member_reads_and_stranger_does_not(&world, &*alice, connect, &founder, realm).await;
     recovery_is_shown_to_whom_it_concerns(&world, &*alice, connect, &founder, &bob).await;
 }
@@ -446,20 +446,6 @@ async fn changes_tell_the_newest_versions(world: &World, alice: &dyn Storage, re
     assert_eq!((quiet.checkpoint, quiet.items), (changes.checkpoint, vec![]), "nothing happened since");
 }
 
-async fn notes_stay_as_they_are(alice: &dyn Storage) {
-    if !alice.capabilities().mailbox {
-        return;
-    }
-    let token = InvitationToken::from_bytes(random_bytes());
-    let note: Bytes = b"note".as_slice().into();
-    assert_eq!(alice.fetch(token, "1-g").await.expect("looks"), None);
-    alice.post(token, "1-g", Arc::clone(&note)).await.expect("posts");
-    alice.post(token, "1-g", Arc::clone(&note)).await.expect("a repeat is fine");
-    let other = alice.post(token, "1-g", b"other".as_slice().into()).await;
-    assert_eq!(kind(other), Some(ErrorKind::VersionConflict), "a note is never replaced");
-    assert_eq!(alice.fetch(token, "1-g").await.expect("looks"), Some(note));
-}
-
 async fn member_reads_and_stranger_does_not(
     world: &World,
     alice: &dyn Storage,
@@ -518,4 +504,36 @@ async fn recovery_is_shown_to_whom_it_concerns(
     }
     let (setup, _) = world.set_up_recovery(founder, recipient);
     alice.append(setup).await.expect("another recovery follows one that ended");
+}
+
+async fn invitations_wait_and_are_taken_back_once(alice: &dyn Storage) {
+    if !alice.capabilities().invitations {
+        return;
+    }
+    let email = Email::new("guest@example.com").expect("an address");
+    let guest = Invitee::User { email };
+    let (token, _) = alice.invite(&guest, false).await.expect("an administrator invites");
+    assert_eq!(alice.invite(&guest, false).await.expect("invites").0, token, "the one that waits is given again");
+    let (device, _) = alice.invite(&Invitee::Device, false).await.expect("invites a device");
+    let status = async |token| {
+        let all = alice.invitations().await.expect("lists");
+        all.into_iter().find(|known| known.token == token).map(|known| (known.invitee, known.status))
+    };
+    assert_eq!(status(token).await, Some((guest.clone(), InvitationStatus::Pending)));
+    alice.cancel_invitation(token).await.expect("takes it back");
+    assert_eq!(status(token).await, Some((guest.clone(), InvitationStatus::Cancelled)));
+    alice.cancel_invitation(token).await.expect("a repeat is fine");
+    let refused = alice.complete_invitation(token).await.expect_err("it is over");
+    assert!(refused.kind() == ErrorKind::NotFound && refused.to_string().contains("cancelled"), "{refused}");
+    let refused = alice.start_greeting(token).await.expect_err("it is over");
+    assert!(refused.kind() == ErrorKind::NotFound && refused.to_string().contains("cancelled"), "{refused}");
+    assert_ne!(alice.invite(&guest, false).await.expect("invites").0, token);
+    alice.start_greeting(device).await.expect("waits for the guest");
+    alice.complete_invitation(device).await.expect("was used");
+    alice.complete_invitation(device).await.expect("a repeat is fine");
+    assert_eq!(status(device).await, Some((Invitee::Device, InvitationStatus::Finished)));
+    let refused = alice.cancel_invitation(device).await.expect_err("it was used");
+    assert!(refused.kind() == ErrorKind::NotFound && refused.to_string().contains("used already"), "{refused}");
+    let unknown = alice.start_greeting(InvitationToken::from_bytes(random_bytes())).await;
+    assert_eq!(kind(unknown), Some(ErrorKind::NotFound));
 }

@@ -31,10 +31,20 @@ pub enum Call {
     Put,
     /// `get`
     Get,
-    /// `post`
-    Post,
-    /// `fetch`
-    Fetch,
+    /// `invite`
+    Invite,
+    /// `invitations`
+    Invitations,
+    /// `cancel_invitation`
+    CancelInvitation,
+    /// `complete_invitation`
+    CompleteInvitation,
+    /// `start_greeting`
+    StartGreeting,
+    /// `greet`
+    Greet,
+    /// `cancel_greeting`
+    CancelGreeting,
 }
 
 /// Implements the storage traits for a layer whose `around(call, future)` wraps each answer; `get` has its own hook
@@ -95,13 +105,47 @@ macro_rules! layer {
         }
 
         #[deny(clippy::missing_trait_methods)]
-        impl Mailbox for $layer {
-            fn post<'a>(&'a self, token: InvitationToken, name: &'a str, note: Bytes) -> BoxFuture<'a, Result<()>> {
-                self.around(Call::Post, self.inner.post(token, name, note))
+        impl Invitations for $layer {
+            fn invite<'a>(
+                &'a self,
+                invitee: &'a Invitee,
+                write: bool,
+            ) -> BoxFuture<'a, Result<(InvitationToken, Notice)>> {
+                self.around(Call::Invite, self.inner.invite(invitee, write))
             }
 
-            fn fetch<'a>(&'a self, token: InvitationToken, name: &'a str) -> BoxFuture<'a, Result<Option<Bytes>>> {
-                self.around(Call::Fetch, self.inner.fetch(token, name))
+            fn invitations(&self) -> BoxFuture<'_, Result<Vec<Invitation>>> {
+                self.around(Call::Invitations, self.inner.invitations())
+            }
+
+            fn cancel_invitation(&self, token: InvitationToken) -> BoxFuture<'_, Result<()>> {
+                self.around(Call::CancelInvitation, self.inner.cancel_invitation(token))
+            }
+
+            fn complete_invitation(&self, token: InvitationToken) -> BoxFuture<'_, Result<()>> {
+                self.around(Call::CompleteInvitation, self.inner.complete_invitation(token))
+            }
+
+            fn start_greeting(&self, token: InvitationToken) -> BoxFuture<'_, Result<GreetingAttemptId>> {
+                self.around(Call::StartGreeting, self.inner.start_greeting(token))
+            }
+
+            fn greet<'a>(
+                &'a self,
+                token: InvitationToken,
+                attempt: GreetingAttemptId,
+                step: &'a Step,
+            ) -> BoxFuture<'a, Result<StepAnswer>> {
+                self.around(Call::Greet, self.inner.greet(token, attempt, step))
+            }
+
+            fn cancel_greeting(
+                &self,
+                token: InvitationToken,
+                attempt: GreetingAttemptId,
+                reason: CancelReason,
+            ) -> BoxFuture<'_, Result<()>> {
+                self.around(Call::CancelGreeting, self.inner.cancel_greeting(token, attempt, reason))
             }
         }
 
@@ -134,11 +178,12 @@ use layer;
 mod names {
     pub(super) use futures::{future::BoxFuture, stream::BoxStream};
     pub(super) use parsecfs_core::{
-        id::{BlockId, InvitationToken, RealmId, VlobId},
+        id::{BlockId, GreetingAttemptId, InvitationToken, RealmId, VlobId},
+        invite::{CancelReason, Step},
         storage::{
-            Block, BlockStore, Bytes, Capabilities, CertificateBatch, CertificateCursor, CertificateStore, Changes,
-            Event, EventSource, KeysBundle, Mailbox, Result, Statement, Storage, VlobRecord, VlobStore, VlobWrite,
-            WriteOutcome,
+            Block, BlockStore, Capabilities, CertificateBatch, CertificateCursor, CertificateStore, Changes, Event,
+            EventSource, Invitation, Invitations, Invitee, KeysBundle, Notice, Result, Statement, StepAnswer, Storage,
+            VlobRecord, VlobStore, VlobWrite, WriteOutcome,
         },
         verify::{Proof, Verified},
     };

@@ -17,10 +17,10 @@ use std::{
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
 use parsecfs_core::{
     certificate::{Certificate, RealmKeyRotationCertificate, RealmRole, UserProfile},
-    id::{BlockId, DeviceId, InvitationToken, RealmId, RevealToken, UserId, VlobId},
+    id::{BlockId, DeviceId, RealmId, RevealToken, UserId, VlobId},
     storage::{
         Block, BlockStore, Bytes, Capabilities, CertificateBatch, CertificateCursor, CertificateStore, Changes, Error,
-        ErrorKind, Event, EventSource, KeysBundle, Mailbox, Result, Statement, Storage, VlobRecord, VlobStore,
+        ErrorKind, Event, EventSource, Invitations, KeysBundle, Result, Statement, Storage, VlobRecord, VlobStore,
         VlobWrite, WriteOutcome,
     },
     time::Timestamp,
@@ -50,7 +50,7 @@ impl MemoryServer {
             commit_writes_max: 128,
             atomic_commit: true,
             enforces_roles: true,
-            mailbox: true,
+            invitations: false,
             event_latency_ms: Some(0),
         })
     }
@@ -112,7 +112,6 @@ struct State {
     realms: BTreeMap<RealmId, Realm>,
     /// Main certificate of every applied statement.
     applied: HashSet<Bytes>,
-    notes: HashMap<(InvitationToken, String), Bytes>,
     recoveries: Recoveries,
     loses_next_put: bool,
 }
@@ -694,20 +693,7 @@ impl BlockStore for MemoryStorage {
     }
 }
 
-impl Mailbox for MemoryStorage {
-    fn post<'a>(&'a self, token: InvitationToken, name: &'a str, note: Bytes) -> BoxFuture<'a, Result<()>> {
-        async move {
-            let mut state = self.server.lock();
-            let there = state.notes.entry((token, name.to_owned())).or_insert_with(|| Arc::clone(&note));
-            require(*there == note, || conflict("another note is there"))
-        }
-        .boxed()
-    }
-
-    fn fetch<'a>(&'a self, token: InvitationToken, name: &'a str) -> BoxFuture<'a, Result<Option<Bytes>>> {
-        async move { Ok(self.server.lock().notes.get(&(token, name.to_owned())).cloned()) }.boxed()
-    }
-}
+impl Invitations for MemoryStorage {}
 
 impl EventSource for MemoryStorage {
     fn events(&self) -> BoxStream<'static, Event> {

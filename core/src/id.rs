@@ -64,13 +64,15 @@ ids! {
     SequesterServiceId,
     /// A key that a service keeps for those who prove themselves with a second factor.
     OpaqueKeyId,
-    /// An invitation, and the name of its mailbox.
+    /// An invitation; whoever has it may use it.
     InvitationToken,
     /// Makes a storage hand out the sealed device of a recovery by shares.
     RevealToken,
+    /// One attempt of two sides of an invitation to come together.
+    GreetingAttemptId,
 }
 
-prints_hex!(UserId, DeviceId, RealmId, VlobId, BlockId, SequesterServiceId, OpaqueKeyId);
+prints_hex!(UserId, DeviceId, RealmId, VlobId, BlockId, SequesterServiceId, OpaqueKeyId, GreetingAttemptId);
 
 macro_rules! prints_its_name {
     ($($name:ident),*) => {$(

@@ -12,14 +12,20 @@
 //! * **Bounded.** Limits are declared in [`Capabilities`]; exceeding one is the caller's mistake (`Internal`).
 //! * **No trust.** Callers verify every byte that comes back. A backend that notices damage says `Corrupt`.
 
+mod invitation;
+
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use futures::{future::BoxFuture, stream::BoxStream};
 
 use crate::{
-    id::{BlockId, DeviceId, InvitationToken, RealmId, RevealToken, UserId, VlobId},
+    id::{BlockId, DeviceId, RealmId, RevealToken, UserId, VlobId},
     time::Timestamp,
     verify::{Proof, Verified},
+};
+
+pub use invitation::{
+    Greeter, Invitation, InvitationInfo, InvitationStatus, Invitations, Invited, Invitee, Notice, StepAnswer,
 };
 
 /// Sealed bytes, shared without copying.
@@ -122,8 +128,8 @@ pub struct Capabilities {
     pub atomic_commit: bool,
     /// Whether the storage itself refuses what a role does not allow. Otherwise readers reject it.
     pub enforces_roles: bool,
-    /// Whether the two sides of an invitation can leave each other notes by [`Mailbox`].
-    pub mailbox: bool,
+    /// Whether it keeps [`Invitations`]; otherwise each of their calls is `Unsupported`.
+    pub invitations: bool,
     /// How long a reader may wait to hear of another device's change by [`EventSource::events`], in ms;
     /// `None`: it never hears and must poll.
     pub event_latency_ms: Option<u64>,
@@ -397,15 +403,6 @@ pub trait BlockStore: Send + Sync {
     fn get<'a>(&'a self, realm: RealmId, id: BlockId) -> BoxFuture<'a, Result<Block>>;
 }
 
-/// Where the two sides of an invitation leave each other sealed notes.
-pub trait Mailbox: Send + Sync {
-    /// Leaves a note under a name that is still free. `VersionConflict` when other bytes are there, `Ok` on a repeat.
-    fn post<'a>(&'a self, token: InvitationToken, name: &'a str, note: Bytes) -> BoxFuture<'a, Result<()>>;
-
-    /// Returns a note, `None` while it is not there.
-    fn fetch<'a>(&'a self, token: InvitationToken, name: &'a str) -> BoxFuture<'a, Result<Option<Bytes>>>;
-}
-
 /// Something happened at the storage; ask what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -428,7 +425,7 @@ pub trait EventSource: Send + Sync {
 }
 
 /// Everything an organization needs.
-pub trait Storage: CertificateStore + VlobStore + BlockStore + Mailbox + EventSource {
+pub trait Storage: CertificateStore + VlobStore + BlockStore + Invitations + EventSource {
     /// What this storage can do.
     fn capabilities(&self) -> Capabilities;
 

@@ -5,6 +5,7 @@
 //! first. Both are read everywhere. Nothing is looked up or opened here.
 
 mod action;
+mod link;
 mod parts;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
 };
 pub use action::{Action, Address, open_path, seal_path};
+pub use link::{InvitationLink, LinkKind};
 use parts::Parts;
 pub use parts::escape;
 

@@ -61,7 +61,7 @@ pub fn capabilities(atomic_commit: bool) -> Capabilities {
         commit_writes_max: 4,
         atomic_commit,
         enforces_roles: true,
-        mailbox: true,
+        invitations: false,
         event_latency_ms: Some(0),
     }
 }

@@ -10,6 +10,8 @@ use parsecfs_core::{
     local_device::LocalDevice,
     name::{DeviceLabel, Email, EntryName, HumanHandle, OrganizationId},
     statement::{self, Author, NewUser},
+    storage::Invited,
+    url::InvitationLink,
 };
 use parsecfs_crypto::{PrivateKey, SecretKey, SigningKey, random_bytes};
 use parsecfs_vfs::{
@@ -71,6 +73,11 @@ impl World {
     /// A further person with a first device, brought in by an admin's device; both are called `name`.
     pub async fn person(&self, admin: &Device, name: &str, profile: UserProfile) -> Result<Device> {
         self.open(name, bring_in(&admin.organization, name, profile).await?).await
+    }
+
+    /// Somebody with a link to this organization and nothing else.
+    pub async fn guest(&self, link: &InvitationLink) -> Result<Arc<dyn Invited>> {
+        Ok(objects::invitation::Guest::open(&link.storage, link.token).await?)
     }
 
     /// Opens the organization as a device.

@@ -12,13 +12,13 @@ use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
 use parsecfs_backends::parsec::{Limits, Options, ParsecStorage, command::Request, server::Family, server::Server};
 use parsecfs_core::{
     certificate::DevicePurpose,
-    id::{BlockId, InvitationToken, RealmId, VlobId},
+    id::{BlockId, RealmId, VlobId},
     local_device::LocalDevice,
     name::{DeviceLabel, Email, EntryName, HumanHandle, OrganizationId},
     storage::{
-        Block, BlockStore, Bytes, Capabilities, CertificateBatch, CertificateCursor, CertificateStore, Changes,
-        ErrorKind, Event, EventSource, KeysBundle, Mailbox, Result as Stored, Statement, Storage, VlobRecord,
-        VlobStore, VlobWrite, WriteOutcome,
+        Block, BlockStore, Capabilities, CertificateBatch, CertificateCursor, CertificateStore, Changes, ErrorKind,
+        Event, EventSource, Invitations, KeysBundle, Result as Stored, Statement, Storage, VlobRecord, VlobStore,
+        VlobWrite, WriteOutcome,
     },
     url::ServerAddr,
 };
@@ -154,15 +154,7 @@ impl BlockStore for Liar {
     }
 }
 
-impl Mailbox for Liar {
-    fn post<'a>(&'a self, token: InvitationToken, name: &'a str, note: Bytes) -> BoxFuture<'a, Stored<()>> {
-        self.inner.post(token, name, note)
-    }
-
-    fn fetch<'a>(&'a self, token: InvitationToken, name: &'a str) -> BoxFuture<'a, Stored<Option<Bytes>>> {
-        self.inner.fetch(token, name)
-    }
-}
+impl Invitations for Liar {}
 
 impl EventSource for Liar {
     fn events(&self) -> BoxStream<'static, Event> {

@@ -16,13 +16,13 @@ use parsecfs_backends::{memory::MemoryServer, objects};
 use parsecfs_core::{
     certificate::DevicePurpose,
     document::UnknownFields,
-    id::{BlockId, DeviceId, InvitationToken, RealmId, VlobId},
+    id::{BlockId, DeviceId, RealmId, VlobId},
     local_device::LocalDevice,
     manifest::{BlockAccess, FileManifest, Manifest},
     name::{DeviceLabel, Email, EntryName, HumanHandle, OrganizationId},
     storage::{
-        self, Block, BlockStore, Bytes, Capabilities, CertificateBatch, CertificateCursor, CertificateStore, Changes,
-        Event, EventSource, KeysBundle, Mailbox, Statement, Storage, VlobRecord, VlobStore, VlobWrite, WriteOutcome,
+        self, Block, BlockStore, Capabilities, CertificateBatch, CertificateCursor, CertificateStore, Changes, Event,
+        EventSource, Invitations, KeysBundle, Statement, Storage, VlobRecord, VlobStore, VlobWrite, WriteOutcome,
     },
 };
 use parsecfs_crypto::sha256;
@@ -179,15 +179,7 @@ impl BlockStore for Bent {
     }
 }
 
-impl Mailbox for Bent {
-    fn post<'a>(&'a self, token: InvitationToken, name: &'a str, note: Bytes) -> BoxFuture<'a, storage::Result<()>> {
-        async move { self.inner().post(token, name, note).await }.boxed()
-    }
-
-    fn fetch<'a>(&'a self, token: InvitationToken, name: &'a str) -> BoxFuture<'a, storage::Result<Option<Bytes>>> {
-        async move { self.inner().fetch(token, name).await }.boxed()
-    }
-}
+impl Invitations for Bent {}
 
 impl EventSource for Bent {
     fn events(&self) -> BoxStream<'static, Event> {

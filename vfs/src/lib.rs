@@ -5,6 +5,7 @@
 //! | [`fs`] | the tree of one workspace on this device, in filesystem words |
 //! | [`store`] | the sealed local store below it: journal, content, index |
 //! | [`organization`] | one device's view of an organization |
+//! | [`invitation`] | both sides of letting somebody in |
 //! | [`sync`] | the tree and the storage brought together |
 //! | [`tree`] | the seam between the tree and sync |
 //! | [`notify`] | the one voice that tells the kernel to forget |
@@ -20,6 +21,7 @@ pub mod fs;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod inode;
+pub mod invitation;
 mod links;
 mod namespace;
 pub mod notify;

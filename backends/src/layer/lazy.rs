@@ -93,13 +93,43 @@ impl BlockStore for Lazy {
 }
 
 #[deny(clippy::missing_trait_methods)]
-impl Mailbox for Lazy {
-    fn post<'a>(&'a self, token: InvitationToken, name: &'a str, note: Bytes) -> BoxFuture<'a, Result<()>> {
-        async move { self.shared.storage().await?.post(token, name, note).await }.boxed()
+impl Invitations for Lazy {
+    fn invite<'a>(&'a self, invitee: &'a Invitee, write: bool) -> BoxFuture<'a, Result<(InvitationToken, Notice)>> {
+        async move { self.shared.storage().await?.invite(invitee, write).await }.boxed()
     }
 
-    fn fetch<'a>(&'a self, token: InvitationToken, name: &'a str) -> BoxFuture<'a, Result<Option<Bytes>>> {
-        async move { self.shared.storage().await?.fetch(token, name).await }.boxed()
+    fn invitations(&self) -> BoxFuture<'_, Result<Vec<Invitation>>> {
+        async move { self.shared.storage().await?.invitations().await }.boxed()
+    }
+
+    fn cancel_invitation(&self, token: InvitationToken) -> BoxFuture<'_, Result<()>> {
+        async move { self.shared.storage().await?.cancel_invitation(token).await }.boxed()
+    }
+
+    fn complete_invitation(&self, token: InvitationToken) -> BoxFuture<'_, Result<()>> {
+        async move { self.shared.storage().await?.complete_invitation(token).await }.boxed()
+    }
+
+    fn start_greeting(&self, token: InvitationToken) -> BoxFuture<'_, Result<GreetingAttemptId>> {
+        async move { self.shared.storage().await?.start_greeting(token).await }.boxed()
+    }
+
+    fn greet<'a>(
+        &'a self,
+        token: InvitationToken,
+        attempt: GreetingAttemptId,
+        step: &'a Step,
+    ) -> BoxFuture<'a, Result<StepAnswer>> {
+        async move { self.shared.storage().await?.greet(token, attempt, step).await }.boxed()
+    }
+
+    fn cancel_greeting(
+        &self,
+        token: InvitationToken,
+        attempt: GreetingAttemptId,
+        reason: CancelReason,
+    ) -> BoxFuture<'_, Result<()>> {
+        async move { self.shared.storage().await?.cancel_greeting(token, attempt, reason).await }.boxed()
     }
 }
 

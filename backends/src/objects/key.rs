@@ -1,7 +1,7 @@
 //! Names of objects (docs/format.md, "Object layout"): lower-case hexadecimal of fixed width, no key a prefix of another.
 
 use parsecfs_core::{
-    id::{BlockId, InvitationToken, RealmId},
+    id::{BlockId, RealmId},
     storage::LogId,
     verify::Part,
 };
@@ -138,8 +138,17 @@ pub(super) fn recovery(name: &[u8; 32]) -> String {
     format!("rec/{}", hex(name))
 }
 
-pub(super) fn note(token: InvitationToken, name: &str) -> String {
-    format!("inv/{token}/{}", hex(name.as_bytes()))
+/// Folder of all invitations.
+pub(super) const INVITATIONS: &str = "inv/";
+
+pub(super) fn invitation(name: &[u8; 16], what: &str) -> String {
+    format!("{INVITATIONS}{}/{what}", hex(name))
+}
+
+/// The name of the invitation that an object is the `what` of.
+pub(super) fn invitation_of(key: &str, what: &str) -> Option<[u8; 16]> {
+    let name = key.strip_prefix(INVITATIONS)?.strip_suffix(what)?.strip_suffix('/')?;
+    data_encoding::HEXLOWER.decode(name.as_bytes()).ok()?.try_into().ok()
 }
 
 /// What an object is for, and whose it is.

@@ -15,6 +15,7 @@
 //! | `append`, `commit` | the two kinds of writers |
 //! | `staging`, `judge` | blocks before their commit; what becomes of each commit |
 //! | `read` | manifests and blocks out of entries, packs and objects |
+//! | [`invitation`] | what the two sides of an invitation leave each other |
 //! | `checkpoint`, [`maintenance`] | starting without reading it all; garbage and truncation |
 //! | `recovery` | the sealed device of a recovery by shares, for who knows its token |
 //! | `verify` | reading everything to find damage |
@@ -36,6 +37,7 @@ pub mod fuzzing;
 mod gate;
 mod heads;
 pub mod in_memory;
+pub mod invitation;
 mod judge;
 mod key;
 pub mod maintenance;
@@ -61,11 +63,11 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
 use parsecfs_core::{
-    id::{BlockId, InvitationToken, RealmId, VlobId},
+    id::{BlockId, RealmId, VlobId},
     storage::{
-        Block, BlockStore, Bytes, Capabilities, CertificateBatch, CertificateCursor, CertificateStore, Changes, Error,
-        ErrorKind, Event, EventSource, KeysBundle, LogKeys, Mailbox, Result, Signer, Statement, Storage, VlobRecord,
-        VlobStore, VlobWrite, WriteOutcome,
+        Block, BlockStore, Capabilities, CertificateBatch, CertificateCursor, CertificateStore, Changes, Error,
+        ErrorKind, Event, EventSource, KeysBundle, LogKeys, Result, Signer, Statement, Storage, VlobRecord, VlobStore,
+        VlobWrite, WriteOutcome,
     },
     time::Timestamp,
     verify::{Proof, Verified},
@@ -75,7 +77,7 @@ use self::{
     directory::DirectoryVerbs,
     follow::{OrganizationLog, RealmLog},
     read::Bodies,
-    verbs::{Created, Verbs},
+    verbs::Verbs,
 };
 pub use self::{format::Format, recovery::reveal};
 use crate::layer::lazy::Lazy;
@@ -86,8 +88,6 @@ const BLOCK_BYTES_MAX: u64 = 4 << 20;
 const VLOB_BYTES_MAX: u64 = 64 << 20;
 /// Most changes of an entry.
 const COMMIT_WRITES_MAX: usize = 4096;
-/// Longest name of a note in a mailbox; its hexadecimal must be a file name.
-const NOTE_NAME_BYTES_MAX: usize = 100;
 
 /// Tells the time.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -168,7 +168,7 @@ pub fn capabilities() -> Capabilities {
         commit_writes_max: COMMIT_WRITES_MAX,
         atomic_commit: true,
         enforces_roles: false,
-        mailbox: true,
+        invitations: true,
         event_latency_ms: Some(u64::try_from(POLL.as_millis()).expect("half a minute")),
     }
 }
@@ -257,21 +257,6 @@ impl Shared {
         realms.insert(realm, Arc::clone(&log));
         Ok(log)
     }
-
-    async fn post(&self, token: InvitationToken, name: &str, note: Bytes) -> Result<()> {
-        if name.len() > NOTE_NAME_BYTES_MAX {
-            return Err(misuse("the name of a note is too long"));
-        }
-        let object = [(key::note(token, name), Arc::clone(&note))];
-        let created = self.verbs.create(&object).await?;
-        if created.outcomes == [Created::Won] {
-            return Ok(());
-        }
-        match self.verbs.get(&object[0].0).await?.bytes {
-            Some(there) if there == note => Ok(()),
-            _ => Err(Error::new(ErrorKind::VersionConflict, "another note is there")),
-        }
-    }
 }
 
 impl CertificateStore for ObjectStorage {
@@ -317,16 +302,6 @@ impl BlockStore for ObjectStorage {
 
     fn get<'a>(&'a self, realm: RealmId, id: BlockId) -> BoxFuture<'a, Result<Block>> {
         self.shared.get_block(realm, id).boxed()
-    }
-}
-
-impl Mailbox for ObjectStorage {
-    fn post<'a>(&'a self, token: InvitationToken, name: &'a str, note: Bytes) -> BoxFuture<'a, Result<()>> {
-        self.shared.post(token, name, note).boxed()
-    }
-
-    fn fetch<'a>(&'a self, token: InvitationToken, name: &'a str) -> BoxFuture<'a, Result<Option<Bytes>>> {
-        async move { Ok(self.shared.verbs.get(&key::note(token, name)).await?.bytes) }.boxed()
     }
 }
 

@@ -7,6 +7,7 @@
 //! | [`server`] | commands of each family, signed as the family asks: the seam for further commands |
 //! | [`administration`] | makes organizations, for whoever has the server's token |
 //! | `certificates`, `vlobs`, `blocks` | the storage contract in commands |
+//! | `invitations` | both sides of invitations in commands |
 //! | `events`, `sse` | hears of changes made elsewhere |
 //!
 //! A byte on its way up: the caller seals it; `put` or `commit` makes one command of each block or manifest; `server`
@@ -27,6 +28,7 @@ mod certificates;
 pub mod command;
 mod events;
 pub mod http;
+mod invitations;
 pub mod server;
 mod sse;
 mod vlobs;
@@ -36,22 +38,21 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use futures::{FutureExt, future::BoxFuture};
 use parsecfs_core::{
-    id::{InvitationToken, RealmId},
+    id::RealmId,
     name::OrganizationId,
-    storage::{Bytes, Capabilities, CertificateCursor, Error, ErrorKind, Mailbox, Result, Signer, Storage},
+    storage::{Capabilities, CertificateCursor, Result, Signer, Storage},
     time::Timestamp,
     url::ServerAddr,
 };
 use tokio::sync::Semaphore;
 
-pub use self::http::Limits;
 use self::{
     command::{Reply, Request},
     events::Listener,
     server::{Clock, Family, Server},
 };
+pub use self::{http::Limits, invitations::Guest};
 
 /// What a command with one block or manifest takes at most around it.
 const COMMAND_BYTES_MAX: u64 = 256;
@@ -136,20 +137,6 @@ impl ParsecStorage {
     }
 }
 
-impl Mailbox for ParsecStorage {
-    fn post<'a>(&'a self, _: InvitationToken, _: &'a str, _: Bytes) -> BoxFuture<'a, Result<()>> {
-        async { Err(no_mailbox()) }.boxed()
-    }
-
-    fn fetch<'a>(&'a self, _: InvitationToken, _: &'a str) -> BoxFuture<'a, Result<Option<Bytes>>> {
-        async { Err(no_mailbox()) }.boxed()
-    }
-}
-
-fn no_mailbox() -> Error {
-    Error::new(ErrorKind::Unsupported, "a server keeps no notes: invitations on it go step by step")
-}
-
 impl Storage for ParsecStorage {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
@@ -158,7 +145,7 @@ impl Storage for ParsecStorage {
             commit_writes_max: COMMIT_WRITES_MAX,
             atomic_commit: false,
             enforces_roles: true,
-            mailbox: false,
+            invitations: true,
             event_latency_ms: Some(1000),
         }
     }

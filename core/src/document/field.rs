@@ -10,7 +10,10 @@ use rmpv::Value;
 use super::malformed;
 use crate::{
     error::Result,
-    id::{BlockId, DeviceId, InvitationToken, OpaqueKeyId, RealmId, RevealToken, SequesterServiceId, UserId, VlobId},
+    id::{
+        BlockId, DeviceId, GreetingAttemptId, InvitationToken, OpaqueKeyId, RealmId, RevealToken, SequesterServiceId,
+        UserId, VlobId,
+    },
     name::{DeviceLabel, Email, EntryName, HumanHandle, OrganizationId},
     time::Timestamp,
 };
@@ -54,18 +57,24 @@ macro_rules! ids {
     )*};
 }
 
-ids!(UserId, DeviceId, RealmId, VlobId, BlockId, SequesterServiceId, OpaqueKeyId, InvitationToken);
+ids!(UserId, DeviceId, RealmId, VlobId, BlockId, SequesterServiceId, OpaqueKeyId, GreetingAttemptId);
 
-/// Bare bytes, as it stands in the shared secret and in commands.
-impl Field for RevealToken {
-    fn read(value: Value) -> Result<Self> {
-        Field::read(value).map(Self::from_bytes)
-    }
+macro_rules! tokens {
+    ($($name:ident),*) => {$(
+        /// Bare bytes, unlike other ids.
+        impl Field for $name {
+            fn read(value: Value) -> Result<Self> {
+                Field::read(value).map(Self::from_bytes)
+            }
 
-    fn write(&self) -> Value {
-        self.as_bytes().write()
-    }
+            fn write(&self) -> Value {
+                self.as_bytes().write()
+            }
+        }
+    )*};
 }
+
+tokens!(InvitationToken, RevealToken);
 
 impl Field for Timestamp {
     fn read(value: Value) -> Result<Self> {

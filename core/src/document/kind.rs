@@ -28,12 +28,13 @@ pub(crate) trait Document: Sized {
 }
 
 /// Declares a struct and how it stands in a document: its fields in the order of the format. `[default]` behind a
-/// field: it may be missing, or nil, and then has its default. `checked by f`: `f` refuses contradictions.
+/// field: it may be missing, or nil, and then has its default. `[absent]`: it is `None` where it is missing, and is not
+/// written then. `checked by f`: `f` refuses contradictions.
 macro_rules! documents {
     ($(
         $(#[$attribute:meta])*
         $name:ident = $kind:literal $(checked by $check:path)? {
-            $($(#[$field_attribute:meta])* $field:ident: $type:ty $([$default:ident])?),* $(,)?
+            $($(#[$field_attribute:meta])* $field:ident: $type:ty $([$mode:ident])?),* $(,)?
         }
     )*) => {$(
         $(#[$attribute])*
@@ -48,22 +49,29 @@ macro_rules! documents {
                 const NAMES: &[&str] = &[$(stringify!($field)),*];
                 let mut fields = $crate::document::Fields::document(document, $kind, NAMES)?;
                 let document = Self {
-                    $($field: $crate::document::documents!(@get fields $field $($default)?),)*
+                    $($field: $crate::document::documents!(@get fields $field $($mode)?),)*
                 };
                 $($check(&document)?;)?
                 Ok(document)
             }
 
             fn write(&self) -> rmpv::Value {
-                $crate::document::Writer::document($kind)
-                    $(.field(stringify!($field), &self.$field))*
-                    .finish()
+                let writer = $crate::document::Writer::document($kind);
+                $(let writer = $crate::document::documents!(@put writer (&self.$field) $field $($mode)?);)*
+                writer.finish()
             }
         }
     )*};
     (@get $fields:ident $field:ident) => { $fields.get(stringify!($field))? };
     (@get $fields:ident $field:ident default) => {
         $fields.get_if_there(stringify!($field))?.unwrap_or_default()
+    };
+    (@get $fields:ident $field:ident absent) => { $fields.get_if_there(stringify!($field))? };
+    (@put $writer:ident ($value:expr) $field:ident absent) => {
+        $writer.field_if_some(stringify!($field), $value.as_ref())
+    };
+    (@put $writer:ident ($value:expr) $field:ident $($default:ident)?) => {
+        $writer.field(stringify!($field), $value)
     };
 }
 pub(crate) use documents;

@@ -150,6 +150,18 @@ impl Exchange {
         }
     }
 
+    /// Whether the other side has answered at all.
+    #[must_use]
+    pub const fn has_met(&self) -> bool {
+        self.number > 0
+    }
+
+    /// Whether nobody can have seen a code yet, so that starting again surprises nobody.
+    #[must_use]
+    pub const fn is_before_codes(&self) -> bool {
+        self.codes.is_none()
+    }
+
     /// The key for payloads, once both people found the codes right.
     #[must_use]
     pub fn shared_key(&self) -> Option<&SecretKey> {

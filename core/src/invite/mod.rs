@@ -51,6 +51,8 @@ documents! {
         profile: UserProfile,
         /// Proves the organization.
         root_verify_key: VerifyKey,
+        /// Our extension: key of the logs of an organization without a server, absent on a server.
+        organization_key: Option<SecretKey> [absent],
     }
 
     /// What a further device asks for.
@@ -83,6 +85,8 @@ documents! {
         user_realm_key: SecretKey,
         /// Proves the organization.
         root_verify_key: VerifyKey,
+        /// Our extension: key of the logs of an organization without a server, absent on a server.
+        organization_key: Option<SecretKey> [absent],
     }
 
     /// The share.

@@ -104,7 +104,7 @@ impl fmt::Display for Address {
 }
 
 impl Action {
-    fn read(name: Option<&str>, payload: Option<&str>) -> Result<Self> {
+    pub(super) fn read(name: Option<&str>, payload: Option<&str>) -> Result<Self> {
         let value = || decode(payload.ok_or(invalid())?);
         let token = || field(value()?).map(InvitationToken::from_bytes);
         Ok(match name {
@@ -160,7 +160,7 @@ impl Action {
         })
     }
 
-    fn append_to(&self, text: &mut String, separator: char) {
+    pub(super) fn append_to(&self, text: &mut String, separator: char) {
         let mut separator = separator;
         let payload = self.payload().map(|value| BASE64URL_NOPAD.encode(&to_msgpack(&value)));
         for (name, value) in [("a", self.name()), ("p", payload.as_deref())] {
@@ -195,12 +195,12 @@ pub fn open_path(sealed: &[u8], realm_key: &SecretKey) -> Result<String> {
     String::from_utf8(path).map_err(|_| Error::new(ErrorKind::Invalid, "path is not UTF-8"))
 }
 
-fn decode(payload: &str) -> Result<Value> {
+pub(super) fn decode(payload: &str) -> Result<Value> {
     let bytes = BASE64URL_NOPAD.decode(payload.as_bytes()).map_err(|_| invalid())?;
     from_msgpack(&bytes).map_err(|_| invalid())
 }
 
-fn field<T: Field>(value: Value) -> Result<T> {
+pub(super) fn field<T: Field>(value: Value) -> Result<T> {
     T::read(value).map_err(|_| invalid())
 }
 

@@ -52,7 +52,7 @@ fn no_ssl(query: &str) -> Result<bool> {
     }
 }
 
-fn parameter(query: &str, name: &str) -> Result<Option<String>> {
+pub(super) fn parameter(query: &str, name: &str) -> Result<Option<String>> {
     let mut values = query
         .split('&')
         .map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")))
@@ -84,11 +84,21 @@ pub(super) fn unescape(text: &str) -> Result<String> {
 /// Writes everything but letters, digits, `-` and `_` of ASCII as `%XX`.
 #[must_use]
 pub fn escape(text: &str) -> String {
+    escape_but(text, b"-_")
+}
+
+/// The same for a path: slashes and dots stay.
+pub(super) fn escape_path(text: &str) -> String {
+    escape_but(text, b"-_/.")
+}
+
+fn escape_but(text: &str, plain: &[u8]) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
-        match byte {
-            b'-' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => escaped.push(char::from(byte)),
-            _ => escaped.push_str(&format!("%{byte:02X}")),
+        if byte.is_ascii_alphanumeric() || plain.contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
         }
     }
     escaped

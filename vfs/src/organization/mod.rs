@@ -320,7 +320,7 @@ impl Organization {
     }
 
     /// Fetches and accepts certificates until nothing stands in the way of remembering them.
-    async fn poll(&self) -> Result<()> {
+    pub(crate) async fn poll(&self) -> Result<()> {
         let _one_at_a_time = self.refreshing.lock().await;
         loop {
             let known = self.catch_up().await?;
@@ -463,7 +463,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// A fresh id (UUID version 4).
-fn random_id() -> [u8; 16] {
+pub(crate) fn random_id() -> [u8; 16] {
     let mut id = random_bytes::<16>();
     id[6] = id[6] & 0x0f | 0x40;
     id[8] = id[8] & 0x3f | 0x80;

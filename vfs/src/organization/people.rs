@@ -13,7 +13,7 @@ use parsecfs_core::{
     id::{RealmId, UserId},
     keys_bundle::KeysBundleAccess,
     name::EntryName,
-    statement,
+    statement::{self, NewUser},
     storage::Statement,
     trust::{RealmTrust, Refusal, Trust},
 };
@@ -54,6 +54,20 @@ impl Organization {
                 Err(Error::new(ErrorKind::InvalidArgument, format!("several people match: {}", ids.join(", "))))
             }
         }
+    }
+
+    /// Makes a user with its first device known. May be repeated.
+    pub(crate) async fn add_user(&self, new: &NewUser) -> Result<()> {
+        self.append(|trust| {
+            if trust.user(new.device.user).is_some() {
+                return Ok(None);
+            }
+            let author = self.author(trust, None);
+            self.allowed(trust.may_administrate(self.user_id(), author.timestamp))?;
+            self.require_free(new.human_handle.email())?;
+            Ok(Some(statement::create_user(new, &author)))
+        })
+        .await
     }
 
     /// Everybody with a role in a workspace, the highest first; revoked people until an owner removes them.
@@ -280,7 +294,7 @@ impl Organization {
         self.allowed(trust.may_govern(self.user_id(), known_realm(&trust, realm)?, at))
     }
 
-    pub(super) fn allowed(&self, verdict: std::result::Result<(), Refusal>) -> Result<()> {
+    pub(crate) fn allowed(&self, verdict: std::result::Result<(), Refusal>) -> Result<()> {
         verdict.map_err(|Refusal { rule, who }| {
             let who = if who.is_empty() { String::new() } else { format!("; {who} can do it") };
             Error::new(ErrorKind::Denied, format!("the rules do not allow it: {rule}{who}"))

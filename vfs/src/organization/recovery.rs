@@ -37,14 +37,19 @@ impl Organization {
             local_symkey: SecretKey::generate(),
             ..self.device.clone()
         };
+        self.add_device(&NewDevice::of(&device, purpose)).await?;
+        Ok(device)
+    }
+
+    /// Makes a device of this device's user known. May be repeated.
+    pub(crate) async fn add_device(&self, new: &NewDevice) -> Result<()> {
         self.append(|trust| {
-            if trust.device(device.device_id).is_some() {
+            if trust.device(new.id).is_some() {
                 return Ok(None);
             }
-            Ok(Some(statement::create_device(&NewDevice::of(&device, purpose), &self.author(trust, None))))
+            Ok(Some(statement::create_device(new, &self.author(trust, None))))
         })
-        .await?;
-        Ok(device)
+        .await
     }
 
     /// Makes a recovery device and seals it under a fresh passphrase.

@@ -1,0 +1,282 @@
+//! Invitations on a server, both sides (protocol.md 4.3, 4.5.5, 6.1).
+
+use std::sync::Arc;
+
+use futures::{FutureExt, future::BoxFuture};
+use parsecfs_core::{
+    document::Field,
+    id::{GreetingAttemptId, InvitationToken, UserId},
+    invite::{CancelReason, Side, Step},
+    name::{Email, HumanHandle, OrganizationId},
+    storage::{
+        Error, ErrorKind, Greeter, Invitation, InvitationInfo, InvitationStatus, Invitations, Invited, Invitee, Notice,
+        Result, StepAnswer,
+    },
+    url::ServerAddr,
+};
+use rmpv::Value;
+
+use super::{
+    Limits, ParsecStorage,
+    command::{Reply, Request},
+    server::{Clock, Family, Server},
+};
+
+impl Invitations for ParsecStorage {
+    fn invite<'a>(&'a self, invitee: &'a Invitee, write: bool) -> BoxFuture<'a, Result<(InvitationToken, Notice)>> {
+        async move {
+            let request = match invitee {
+                Invitee::User { email } => Request::new("invite_new_user").with("claimer_email", email),
+                Invitee::Device => Request::new("invite_new_device"),
+                Invitee::Recovery { user } => Request::new("invite_new_shamir_recovery").with("claimer_user_id", user),
+            };
+            let mut reply = self.call(request.with("send_email", &write)).await?.ok()?;
+            let sent: String = reply.get("email_sent")?;
+            Ok((reply.get("token")?, if sent == "SUCCESS" { Notice::Sent } else { Notice::Failed }))
+        }
+        .boxed()
+    }
+
+    fn invitations(&self) -> BoxFuture<'_, Result<Vec<Invitation>>> {
+        async move {
+            let mut reply = self.call(Request::new("invite_list")).await?.ok()?;
+            let Value::Array(items) = reply.take("invitations")? else { return Err(garbled("invite_list")) };
+            items.into_iter().filter_map(|item| invitation(item).transpose()).collect()
+        }
+        .boxed()
+    }
+
+    fn cancel_invitation(&self, token: InvitationToken) -> BoxFuture<'_, Result<()>> {
+        async move {
+            let reply = self.call(Request::new("invite_cancel").with("token", &token)).await?;
+            done(reply, "invitation_already_cancelled")
+        }
+        .boxed()
+    }
+
+    fn complete_invitation(&self, token: InvitationToken) -> BoxFuture<'_, Result<()>> {
+        async move {
+            let reply = self.call(Request::new("invite_complete").with("token", &token)).await?;
+            done(reply, "invitation_already_completed")
+        }
+        .boxed()
+    }
+
+    fn start_greeting(&self, token: InvitationToken) -> BoxFuture<'_, Result<GreetingAttemptId>> {
+        async move {
+            let request = Request::new("invite_greeter_start_greeting_attempt").with("token", &token);
+            self.call(request).await?.ok()?.get("greeting_attempt")
+        }
+        .boxed()
+    }
+
+    fn greet<'a>(
+        &'a self,
+        _token: InvitationToken,
+        attempt: GreetingAttemptId,
+        step: &'a Step,
+    ) -> BoxFuture<'a, Result<StepAnswer>> {
+        async move {
+            let request = Request::new("invite_greeter_step")
+                .with("greeting_attempt", &attempt)
+                .with_value("greeter_step", step.to_value());
+            answer(self.call(request).await?, Side::Claimer, "claimer_step")
+        }
+        .boxed()
+    }
+
+    fn cancel_greeting(
+        &self,
+        _token: InvitationToken,
+        attempt: GreetingAttemptId,
+        reason: CancelReason,
+    ) -> BoxFuture<'_, Result<()>> {
+        async move {
+            let request = Request::new("invite_greeter_cancel_greeting_attempt")
+                .with("greeting_attempt", &attempt)
+                .with("reason", &reason);
+            done(self.call(request).await?, "greeting_attempt_already_cancelled")
+        }
+        .boxed()
+    }
+}
+
+/// Somebody with an invitation to an organization on a server.
+pub struct Guest {
+    server: Server,
+    organization: OrganizationId,
+    token: InvitationToken,
+}
+
+impl Guest {
+    /// Makes ready to talk to the server.
+    pub fn open(
+        server: &ServerAddr,
+        organization: OrganizationId,
+        token: InvitationToken,
+        clock: Clock,
+        limits: Limits,
+    ) -> Result<Arc<Self>> {
+        let server = Server::new(server, Some(&organization), clock, limits)?;
+        Ok(Arc::new(Self { server, organization, token }))
+    }
+
+    async fn call(&self, request: Request) -> Result<Reply> {
+        self.server.call(Family::Invited(self.token), request).await
+    }
+}
+
+impl Invited for Guest {
+    fn info(&self) -> BoxFuture<'_, Result<InvitationInfo>> {
+        async move { info(self.call(Request::new("invite_info")).await?.ok()?, &self.organization) }.boxed()
+    }
+
+    fn start_claim(&self, greeter: UserId) -> BoxFuture<'_, Result<GreetingAttemptId>> {
+        async move {
+            let request = Request::new("invite_claimer_start_greeting_attempt").with("greeter", &greeter);
+            self.call(request).await?.ok()?.get("greeting_attempt")
+        }
+        .boxed()
+    }
+
+    fn claim<'a>(
+        &'a self,
+        _greeter: UserId,
+        attempt: GreetingAttemptId,
+        step: &'a Step,
+    ) -> BoxFuture<'a, Result<StepAnswer>> {
+        async move {
+            let request = Request::new("invite_claimer_step")
+                .with("greeting_attempt", &attempt)
+                .with_value("claimer_step", step.to_value());
+            answer(self.call(request).await?, Side::Greeter, "greeter_step")
+        }
+        .boxed()
+    }
+
+    fn cancel_claim(
+        &self,
+        _greeter: UserId,
+        attempt: GreetingAttemptId,
+        reason: CancelReason,
+    ) -> BoxFuture<'_, Result<()>> {
+        async move {
+            let request = Request::new("invite_claimer_cancel_greeting_attempt")
+                .with("greeting_attempt", &attempt)
+                .with("reason", &reason);
+            done(self.call(request).await?, "greeting_attempt_already_cancelled")
+        }
+        .boxed()
+    }
+}
+
+fn garbled(command: &str) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("the server's answer to {command} makes no sense"))
+}
+
+/// What a step came to.
+fn answer(mut reply: Reply, other: Side, field: &str) -> Result<StepAnswer> {
+    match reply.status() {
+        "not_ready" => Ok(StepAnswer::NotYet),
+        "greeting_attempt_cancelled" => {
+            Ok(StepAnswer::Ended { by: reply.get("origin")?, reason: reply.get("reason")? })
+        }
+        _ => {
+            let strange =
+                |error| Error::new(ErrorKind::Corrupt, "the other side's step makes no sense").caused_by(error);
+            let step = reply.ok()?.take(field)?;
+            Ok(StepAnswer::Step(Step::from_value(other, step).map_err(strange)?))
+        }
+    }
+}
+
+/// The answer to what may be done already, by an earlier try whose answer was lost.
+fn done(reply: Reply, already: &str) -> Result<()> {
+    if reply.status() == already { Ok(()) } else { reply.ok().map(drop) }
+}
+
+/// A structure in a reply, field by field; those that nobody asks for are ignored.
+struct Item(Vec<(Value, Value)>);
+
+impl Item {
+    fn of(value: Value) -> Result<Self> {
+        match value {
+            Value::Map(fields) => Ok(Self(fields)),
+            _ => Err(garbled("a command about invitations")),
+        }
+    }
+
+    fn get<T: Field>(&mut self, name: &str) -> Result<T> {
+        let at = self.0.iter().position(|(key, _)| key.as_str() == Some(name));
+        let value = at.map(|at| self.0.swap_remove(at).1).ok_or_else(|| garbled("a command about invitations"))?;
+        T::read(value).map_err(|error| garbled("a command about invitations").caused_by(error))
+    }
+}
+
+/// `None` for a kind that is not known.
+fn invitation(value: Value) -> Result<Option<Invitation>> {
+    let mut item = Item::of(value)?;
+    let kind: String = item.get("type")?;
+    let invitee = match kind.as_str() {
+        "USER" => Invitee::User { email: item.get::<Email>("claimer_email")? },
+        "DEVICE" => Invitee::Device,
+        "SHAMIR_RECOVERY" => Invitee::Recovery { user: item.get("claimer_user_id")? },
+        _ => return Ok(None),
+    };
+    let status: String = item.get("status")?;
+    let status = match status.as_str() {
+        "PENDING" => InvitationStatus::Pending,
+        "FINISHED" => InvitationStatus::Finished,
+        "CANCELLED" => InvitationStatus::Cancelled,
+        _ => return Ok(None),
+    };
+    Ok(Some(Invitation { token: item.get("token")?, invitee, created: item.get("created_on")?, status }))
+}
+
+fn info(mut reply: Reply, organization: &OrganizationId) -> Result<InvitationInfo> {
+    let kind: String = reply.get("type")?;
+    let mut info = InvitationInfo {
+        organization: organization.clone(),
+        invitee: Invitee::Device,
+        human_handle: None,
+        greeters: Vec::new(),
+        threshold: 0,
+    };
+    match kind.as_str() {
+        "USER" => {
+            info.invitee = Invitee::User { email: reply.get("claimer_email")? };
+            info.greeters = greeters(reply.take("administrators")?)?;
+        }
+        "DEVICE" => {
+            let user = reply.get("claimer_user_id")?;
+            let human_handle: HumanHandle = reply.get("claimer_human_handle")?;
+            info.greeters = vec![Greeter { user, human_handle: Some(human_handle.clone()), shares: 0 }];
+            info.human_handle = Some(human_handle);
+        }
+        "SHAMIR_RECOVERY" => {
+            info.invitee = Invitee::Recovery { user: reply.get("claimer_user_id")? };
+            info.human_handle = Some(reply.get("claimer_human_handle")?);
+            info.threshold = reply.get("threshold")?;
+            info.greeters = greeters(reply.take("recipients")?)?;
+        }
+        _ => return Err(Error::new(ErrorKind::Unsupported, "an invitation of a kind that is not known")),
+    }
+    Ok(info)
+}
+
+/// Those that are not revoked.
+fn greeters(value: Value) -> Result<Vec<Greeter>> {
+    let Value::Array(items) = value else { return Err(garbled("invite_info")) };
+    let mut greeters = Vec::new();
+    for item in items {
+        let mut item = Item::of(item)?;
+        let has =
+            |item: &Item, name: &str| item.0.iter().any(|(key, value)| key.as_str() == Some(name) && !value.is_nil());
+        if has(&item, "revoked_on") {
+            continue;
+        }
+        let shares = if has(&item, "shares") { item.get("shares")? } else { 0 };
+        greeters.push(Greeter { user: item.get("user_id")?, human_handle: Some(item.get("human_handle")?), shares });
+    }
+    Ok(greeters)
+}

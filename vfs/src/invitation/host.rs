@@ -1,0 +1,264 @@
+//! The member who lets somebody in: a new user, or a further device of the same person.
+
+use std::sync::Arc;
+
+use parsecfs_core::{
+    certificate::{DevicePurpose, UserProfile},
+    id::{DeviceId, InvitationToken, UserId},
+    invite::{CancelReason, InviteDeviceConfirmation, InviteDeviceData, InviteUserConfirmation, InviteUserData},
+    name::{DeviceLabel, Email, HumanHandle},
+    statement::{NewDevice, NewUser},
+    storage::{Invitation, InvitationStatus, Invitee, Notice},
+    url::{InvitationLink, LinkKind, ServerAddr},
+};
+use parsecfs_crypto::{SecretKey, sas::SasCode};
+
+use super::{Dialog, Ended, Line, Turn, broken_dialog, undecipherable};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    organization::{Organization, random_id},
+};
+
+/// Who was let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Welcomed {
+    /// The user.
+    pub user: UserId,
+    /// The device.
+    pub device: DeviceId,
+    /// Name of the device.
+    pub label: DeviceLabel,
+    /// The person.
+    pub human_handle: HumanHandle,
+}
+
+/// What the host's person has to do now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostTurn {
+    /// Read this code to the guest, then [`Host::told`].
+    Tell(SasCode),
+    /// Find the code that the guest reads, then [`Host::choose`].
+    Choose(Vec<SasCode>),
+    /// Nothing: the guest is in.
+    Welcomed(Welcomed),
+    /// Nothing: it ended without success.
+    Ended(Ended),
+}
+
+/// The host's side of one greeting.
+pub struct Host {
+    organization: Arc<Organization>,
+    invitation: Invitation,
+    profile: UserProfile,
+    dialog: Dialog,
+    /// Ids of the newcomer, chosen once, so that a repeat makes nobody twice.
+    ids: (UserId, DeviceId),
+    welcomed: Option<Welcomed>,
+}
+
+impl Organization {
+    /// Invites somebody to become a user, or a further device of this user. With `write`, the storage tells the guest if
+    /// it can.
+    pub async fn invite(&self, invitee: &Invitee, write: bool) -> Result<(InvitationLink, Notice)> {
+        if let Invitee::User { email } = invitee {
+            self.may_invite(email).await?;
+        }
+        let (token, notice) = self.storage().invite(invitee, write).await?;
+        let kind = match invitee {
+            Invitee::User { .. } => LinkKind::User,
+            Invitee::Device => LinkKind::Device,
+            Invitee::Recovery { .. } => LinkKind::Recovery,
+        };
+        Ok((self.link(kind, token), notice))
+    }
+
+    /// The link of an invitation to this organization.
+    #[must_use]
+    pub fn link(&self, kind: LinkKind, token: InvitationToken) -> InvitationLink {
+        let storage = self.device().server_url.clone();
+        let organization = ServerAddr::from_http(&storage).is_ok().then(|| self.organization_id().clone());
+        InvitationLink { storage, organization, kind, token }
+    }
+
+    async fn may_invite(&self, email: &Email) -> Result<()> {
+        self.poll().await?;
+        self.allowed(self.trust().may_administrate(self.user_id(), self.clock().now()))?;
+        self.require_free(email)
+    }
+
+    /// `Exists` when somebody who is not revoked has this address.
+    pub(crate) fn require_free(&self, email: &Email) -> Result<()> {
+        let has_it = |handle: &HumanHandle| handle.email().as_str().eq_ignore_ascii_case(email.as_str());
+        let mut users = self.users().into_iter().filter(|user| user.revoked.is_none());
+        if users.any(|user| user.human_handle.as_ref().is_some_and(has_it)) {
+            return Err(Error::new(ErrorKind::Exists, "somebody with this address is in the organization already"));
+        }
+        Ok(())
+    }
+
+    /// Begins to let somebody in; `profile` is what a new user may do. `NotFound` tells, in words, whether the invitation
+    /// was used, taken back, or never was.
+    pub async fn greet(self: Arc<Self>, token: InvitationToken, profile: UserProfile) -> Result<Host> {
+        let invitations = self.storage().invitations().await?;
+        let unknown = || Error::new(ErrorKind::NotFound, "there is no such invitation that you may greet");
+        let invitation = invitations.into_iter().find(|known| known.token == token).ok_or_else(unknown)?;
+        match invitation.status {
+            InvitationStatus::Pending => {}
+            InvitationStatus::Finished => {
+                return Err(Error::new(ErrorKind::NotFound, "the invitation was used already"));
+            }
+            InvitationStatus::Cancelled => return Err(Error::new(ErrorKind::NotFound, "the invitation was cancelled")),
+        }
+        if let Invitee::User { email } = &invitation.invitee {
+            self.may_invite(email).await?;
+        }
+        let user = match invitation.invitee {
+            Invitee::User { .. } => UserId::from_bytes(random_id()),
+            Invitee::Device => self.user_id(),
+            Invitee::Recovery { .. } => {
+                return Err(Error::new(ErrorKind::Unsupported, "recovery by shares is not in this version"));
+            }
+        };
+        let dialog = Dialog::new(Line::Host { storage: Arc::clone(self.storage()), token });
+        let ids = (user, DeviceId::from_bytes(random_id()));
+        Ok(Host { organization: self, invitation, profile, dialog, ids, welcomed: None })
+    }
+}
+
+impl Host {
+    /// The person read the code to the guest.
+    pub fn told(&mut self) {
+        self.dialog.told();
+    }
+
+    /// The code that the person heard, `None` when it is not among those shown.
+    pub fn choose(&mut self, code: Option<SasCode>) {
+        self.dialog.choose(code);
+    }
+
+    /// Goes on until the person has something to do. After an error the next call tries again.
+    pub async fn advance(&mut self) -> Result<HostTurn> {
+        loop {
+            match self.dialog.advance().await? {
+                Turn::Tell(code) => return Ok(HostTurn::Tell(code)),
+                Turn::Choose(codes) => return Ok(HostTurn::Choose(codes)),
+                Turn::Ended(ended) => return Ok(HostTurn::Ended(ended)),
+                Turn::HandOver => self.welcome().await?,
+                Turn::Accept => self.dialog.accepted(),
+                Turn::Done => {
+                    self.organization.storage().complete_invitation(self.invitation.token).await?;
+                    return self.welcomed.clone().map(HostTurn::Welcomed).ok_or_else(broken_dialog);
+                }
+            }
+        }
+    }
+
+    /// Makes the guest what it was invited to be, and hands over what it needs to know.
+    async fn welcome(&mut self) -> Result<()> {
+        let key = self.dialog.exchange.shared_key().ok_or_else(broken_dialog)?;
+        let received = self.dialog.exchange.received().ok_or_else(broken_dialog)?;
+        let made = match &self.invitation.invitee {
+            Invitee::User { email } => match InviteUserData::open(received, key) {
+                Ok(data) if data.requested_human_handle.email() == email => self.new_user(data, key).await,
+                Ok(_) => Err(Refused::Guest(CancelReason::InconsistentPayload)),
+                Err(error) => Err(Refused::Guest(undecipherable(&error))),
+            },
+            Invitee::Device => match InviteDeviceData::open(received, key) {
+                Ok(data) => self.new_device(data, key).await,
+                Err(error) => Err(Refused::Guest(undecipherable(&error))),
+            },
+            Invitee::Recovery { .. } => Err(Refused::Host(broken_dialog())),
+        };
+        match made {
+            Ok((welcomed, sealed)) => {
+                self.welcomed = Some(welcomed);
+                self.dialog.hand_over(sealed);
+                Ok(())
+            }
+            Err(Refused::Guest(reason)) => {
+                self.dialog.end(reason);
+                Ok(())
+            }
+            Err(Refused::Host(error)) => {
+                // What may pass is tried again with the next call; the guest waits so long.
+                if !matches!(error.kind(), ErrorKind::Offline | ErrorKind::Busy | ErrorKind::Stale) {
+                    self.dialog.end(CancelReason::Manually);
+                    self.dialog.tell_the_other(CancelReason::Manually).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn new_user(&self, data: InviteUserData, key: &SecretKey) -> Made {
+        let (user, device) = self.ids;
+        let InviteUserData { requested_device_label: label, requested_human_handle: human_handle, .. } = data;
+        let new = NewUser {
+            human_handle: human_handle.clone(),
+            public_key: data.public_key,
+            profile: self.profile,
+            device: NewDevice {
+                id: device,
+                user,
+                label: label.clone(),
+                verify_key: data.verify_key,
+                purpose: DevicePurpose::Standard,
+            },
+        };
+        self.organization.add_user(&new).await?;
+        let own = self.organization.device();
+        let confirmation = InviteUserConfirmation {
+            user_id: user,
+            device_id: device,
+            device_label: label.clone(),
+            human_handle: human_handle.clone(),
+            profile: self.profile,
+            root_verify_key: own.root_verify_key,
+            organization_key: own.organization_key.clone(),
+        };
+        Ok((Welcomed { user, device, label, human_handle }, confirmation.seal(key)))
+    }
+
+    async fn new_device(&self, data: InviteDeviceData, key: &SecretKey) -> Made {
+        let (user, device) = self.ids;
+        let label = data.requested_device_label;
+        let new = NewDevice {
+            id: device,
+            user,
+            label: label.clone(),
+            verify_key: data.verify_key,
+            purpose: DevicePurpose::Standard,
+        };
+        self.organization.add_device(&new).await?;
+        let own = self.organization.device();
+        let confirmation = InviteDeviceConfirmation {
+            user_id: user,
+            device_id: device,
+            device_label: label.clone(),
+            human_handle: own.human_handle.clone(),
+            profile: own.initial_profile,
+            private_key: own.private_key.clone(),
+            user_realm_id: own.user_realm_id,
+            user_realm_key: own.user_realm_key.clone(),
+            root_verify_key: own.root_verify_key,
+            organization_key: own.organization_key.clone(),
+        };
+        Ok((Welcomed { user, device, label, human_handle: own.human_handle.clone() }, confirmation.seal(key)))
+    }
+}
+
+type Made = std::result::Result<(Welcomed, Vec<u8>), Refused>;
+
+/// Why nobody was let in.
+enum Refused {
+    /// The guest said something that does not do.
+    Guest(CancelReason),
+    /// It could not be done here.
+    Host(Error),
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self::Host(error)
+    }
+}
