@@ -71,6 +71,11 @@ def rewrite(kind, document, key, timestamp):
         case "SealedForUser":
             private_key = package.PrivateKey(key)
             return private_key.public_key.encrypt_for_self(private_key.decrypt_from_self(document))
+        case "ShareData":
+            # The package has no type for the document inside: its frame goes back as it is.
+            private_key = package.PrivateKey(key)
+            frame = signing_key.verify_key.verify(private_key.decrypt_from_self(document))
+            return private_key.public_key.encrypt_for_self(signing_key.sign(frame))
         case "Passphrase":
             # With the key that the passphrase stands for.
             return package.SecretKey.from_recovery_passphrase(document.decode()).encrypt(document)

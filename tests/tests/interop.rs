@@ -1,8 +1,8 @@
 //! The published server package and this program read each other's documents.
 //!
 //! `interop/rewrite.py` opens what is written here with the package's own types, and writes it anew with them; that is
-//! opened here again. The package has no types for keys bundles, device files and invitation payloads: the captured
-//! ones in `vectors` stand for those, and their seals are checked here. What a sequester
+//! opened here again. The package has no types for keys bundles, device files, invitation payloads and what is inside a
+//! share of a recovery: the captured ones in `vectors` stand for those, and their seals are checked here. What a sequester
 //! authority signs it can neither read nor write.
 
 use std::{
@@ -20,11 +20,13 @@ use parsecfs_core::{
         ShamirRecoveryBriefCertificate, ShamirRecoveryDeletionCertificate, ShamirRecoveryShareCertificate,
         UserCertificate, UserProfile, UserUpdateCertificate, seal_canary, seal_realm_name,
     },
-    id::{BlockId, DeviceId, RealmId, UserId, VlobId},
+    id::{BlockId, DeviceId, RealmId, RevealToken, UserId, VlobId},
+    local_device::LocalDevice,
     manifest::{
         BlockAccess, Expected as ExpectedManifest, Extension, FileManifest, FolderManifest, Manifest, UserManifest,
     },
-    name::{DeviceLabel, Email, EntryName, HumanHandle},
+    name::{DeviceLabel, Email, EntryName, HumanHandle, OrganizationId},
+    shamir::{ShamirRecoverySecret, ShamirRecoveryShareData, SharePlan},
     time::Timestamp,
 };
 use parsecfs_crypto::{PrivateKey, SecretKey, SigningKey, passphrase};
@@ -272,6 +274,54 @@ fn a_user_manifest_opens_with_the_package_and_what_it_writes_opens_here() {
     };
     let theirs = UserManifest::open(&rewritten[0], &key, &expected).unwrap();
     assert_eq!(theirs, UserManifest { timestamp: REWRITTEN, version: 2, ..ours });
+}
+
+#[test]
+fn a_share_and_the_sealed_device_of_a_recovery_open_with_the_package_and_what_it_seals_opens_here() {
+    let mut exchange = Exchange::new();
+    let recipient = PrivateKey::from_bytes([3; 32]);
+    let secret = ShamirRecoverySecret {
+        data_key: SecretKey::from_bytes([0x1f; 32]),
+        reveal_token: RevealToken::from_bytes([0x2f; 16]),
+    };
+    let weights = [(USER, 1), (OTHER, 2)].map(|(user, shares)| (user, NonZeroU8::new(shares).unwrap()));
+    let plan = SharePlan::new(NonZeroU8::MIN.saturating_add(1), weights.into()).unwrap();
+    let ours = ShamirRecoveryShareData {
+        author: AUTHOR,
+        timestamp: MADE,
+        weighted_share: plan.share_out(&secret).unwrap().remove(&OTHER).unwrap(),
+    };
+    let sealed = ours.seal(&exchange.signing_key, &recipient.public_key()).unwrap();
+    exchange.add("ShareData", &sealed, recipient.expose());
+    let device = lost_device();
+    exchange.add("Sealed", &device.seal(&secret.data_key), secret.data_key.expose());
+    let verify_key = exchange.signing_key.verify_key();
+    let Some(rewritten) = exchange.rewritten() else { return };
+    let theirs = ShamirRecoveryShareData::open(&rewritten[0], &recipient, &verify_key, AUTHOR, MADE).unwrap();
+    assert_eq!(theirs, ours);
+    let opened = ShamirRecoverySecret::recover(theirs.weighted_share.shares(), 2).unwrap();
+    assert!(opened == secret);
+    let theirs = LocalDevice::open(&rewritten[1], &opened.data_key).unwrap();
+    assert_eq!((theirs.device_id, theirs.signing_key.expose()), (device.device_id, device.signing_key.expose()));
+}
+
+fn lost_device() -> LocalDevice {
+    LocalDevice {
+        server_url: "https://example.com/".to_owned(),
+        organization_id: OrganizationId::new("Org").unwrap(),
+        root_verify_key: SigningKey::from_seed([1; 32]).verify_key(),
+        user_id: USER,
+        device_id: DeviceId::from_bytes([0xa9; 16]),
+        device_label: DeviceLabel::new("recovery by shares").unwrap(),
+        human_handle: HumanHandle::new(Email::new("zoe@example.com").unwrap(), "Zoé").unwrap(),
+        signing_key: SigningKey::from_seed([2; 32]),
+        private_key: PrivateKey::from_bytes([3; 32]),
+        initial_profile: UserProfile::Standard,
+        user_realm_id: REALM,
+        user_realm_key: SecretKey::from_bytes([4; 32]),
+        local_symkey: SecretKey::from_bytes([5; 32]),
+        organization_key: None,
+    }
 }
 
 #[test]
