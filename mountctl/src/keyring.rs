@@ -21,6 +21,13 @@ impl Keyring for OsKeyring {
     fn set(&self, service: &str, user: &str, secret: &str) -> Result<()> {
         entry(service, user)?.set_password(secret).map_err(unusable)
     }
+
+    fn remove(&self, service: &str, user: &str) -> Result<()> {
+        match entry(service, user)?.delete_credential() {
+            Ok(()) | Err(keyring::Error::NoEntry) => Ok(()),
+            Err(error) => Err(unusable(error)),
+        }
+    }
 }
 
 fn entry(service: &str, user: &str) -> Result<keyring::Entry> {

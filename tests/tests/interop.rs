@@ -308,12 +308,13 @@ fn a_share_and_the_sealed_device_of_a_recovery_open_with_the_package_and_what_it
 fn lost_device() -> LocalDevice {
     LocalDevice {
         server_url: "https://example.com/".to_owned(),
-        organization_id: OrganizationId::new("Org").unwrap(),
+        organization_id: OrganizationId::new("Org").expect("a lawful value"),
         root_verify_key: SigningKey::from_seed([1; 32]).verify_key(),
         user_id: USER,
         device_id: DeviceId::from_bytes([0xa9; 16]),
-        device_label: DeviceLabel::new("recovery by shares").unwrap(),
-        human_handle: HumanHandle::new(Email::new("zoe@example.com").unwrap(), "Zoé").unwrap(),
+        device_label: DeviceLabel::new("recovery by shares").expect("a lawful value"),
+        human_handle: HumanHandle::new(Email::new("zoe@example.com").expect("a lawful value"), "Zoé")
+            .expect("a lawful value"),
         signing_key: SigningKey::from_seed([2; 32]),
         private_key: PrivateKey::from_bytes([3; 32]),
         initial_profile: UserProfile::Standard,

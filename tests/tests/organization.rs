@@ -29,9 +29,7 @@ use parsecfs_crypto::sha256;
 use parsecfs_vfs::{
     clock::{Clock, SystemClock},
     error::{Error, ErrorKind},
-    organization::{
-        DeviceStore, Founding, Keyring, NewOrganization, Organization, OrganizationKeys, Unlock, open_recovery,
-    },
+    organization::{Founding, NewOrganization, Organization, OrganizationKeys, open_recovery},
 };
 
 /// A clock that stands still, behind every certificate: timestamps must come out in order without its help.
@@ -501,47 +499,4 @@ async fn manifests_and_blocks_pass_between_devices_and_only_as_they_were_signed(
     flipped[30] ^= 1;
     let flipped = Block { key_index: 1, bytes: flipped.into() };
     assert_eq!(theirs.open_block(realm, &access, &flipped).unwrap_err().kind(), ErrorKind::Corrupt);
-}
-
-#[derive(Default)]
-struct MapKeyring(Mutex<std::collections::HashMap<(String, String), String>>);
-
-impl Keyring for MapKeyring {
-    fn get(&self, service: &str, user: &str) -> Result<Option<String>, Error> {
-        Ok(self.0.lock().unwrap().get(&(service.to_owned(), user.to_owned())).cloned())
-    }
-
-    fn set(&self, service: &str, user: &str, secret: &str) -> Result<(), Error> {
-        self.0.lock().unwrap().insert((service.to_owned(), user.to_owned()), secret.to_owned());
-        Ok(())
-    }
-}
-
-#[tokio::test]
-async fn device_files_open_with_what_protects_them_and_nothing_else() {
-    let device = Machine::founder(&Place::Memory(MemoryServer::new())).await.device;
-    let dir = tempfile::tempdir().unwrap();
-    let store = DeviceStore::open(dir.path().join("devices"));
-    assert!(store.list().unwrap().devices.is_empty());
-    let keyring = MapKeyring::default();
-    for unlock in [Unlock::Password("secret"), Unlock::Keyfile, Unlock::Keyring(&keyring)] {
-        let path = store.save(&device, &unlock, &StillClock).unwrap();
-        let opened = store.load(device.device_id, &unlock).unwrap();
-        assert_eq!(opened.signing_key.expose(), device.signing_key.expose());
-        assert!(opened.organization_key == device.organization_key);
-        let wrong = store.load(device.device_id, &Unlock::Password("wrong")).err().unwrap();
-        assert_eq!(wrong.kind(), ErrorKind::Locked);
-        use std::os::unix::fs::PermissionsExt;
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    }
-    store.save(&device, &Unlock::Keyfile, &StillClock).unwrap();
-    std::fs::write(dir.path().join("devices/broken.keys"), b"rubbish").unwrap();
-    let list = store.list().unwrap();
-    assert_eq!((list.devices.len(), list.unreadable.len()), (1, 1));
-    assert_eq!(list.devices[0].device_id, device.device_id);
-
-    std::fs::write(&list.devices[0].path, b"torn").unwrap();
-    let damaged = store.load(device.device_id, &Unlock::Keyfile).err().unwrap();
-    assert_eq!(damaged.kind(), ErrorKind::Corrupt);
-    assert_eq!(store.list().unwrap().unreadable.len(), 2);
 }

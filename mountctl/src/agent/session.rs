@@ -19,7 +19,8 @@ use parsecfs_vfs::{
     clock::Clock,
     error::ErrorKind,
     organization::{
-        DeviceStore, Founding, NewOrganization, Organization, OrganizationKeys, Protection, Unlock, open_recovery,
+        AvailableDevice, DeviceStore, Founding, NewOrganization, Organization, OrganizationKeys, Protection, Unlock,
+        open_recovery,
     },
 };
 use tokio::sync::Mutex;
@@ -89,12 +90,11 @@ impl Sessions {
             device_label: label(&device.label)?,
             server_url: backend,
         };
-        let token = daemon::bootstrap_token(&new.server_url, &new.organization_id, permission).await?;
         let founding = Founding::prepare(new, &*self.clock)?;
         let device = founding.device().clone();
         let keys = OrganizationKeys::new(&device);
         self.save(device.clone(), protection).await?;
-        match self.publish(&founding, &keys, token).await {
+        match self.publish(&founding, &keys, permission).await {
             Ok(storage) => self.keep(device, keys, storage).await,
             // An answer that was lost may still have founded it: then the device is the only way in.
             Err(failure) if failure.kind == Kind::Offline => Err(failure),
@@ -109,8 +109,10 @@ impl Sessions {
         &self,
         founding: &Founding,
         keys: &Arc<OrganizationKeys>,
-        token: Option<[u8; 16]>,
+        permission: Option<rpc::Permission>,
     ) -> Result<Arc<dyn Storage>> {
+        let device = founding.device();
+        let token = daemon::bootstrap_token(&device.server_url, &device.organization_id, permission).await?;
         let storage = self.storages.create(founding.device(), keys, token).await?;
         let published = founding.publish(&*storage).await;
         published.map_err(|error| found_failure(error, &founding.device().server_url))?;
@@ -125,6 +127,7 @@ impl Sessions {
         device: rpc::NewDevice,
     ) -> Result<rpc::DeviceView> {
         let label = label(&device.label)?;
+        self.require_usable(&device.protection).await?;
         let recovery = blocking(move || {
             open_recovery(&file, passphrase.reveal()).map_err(|error| match error.kind() {
                 ErrorKind::Locked => Failure::new(Kind::Locked, "the recovery passphrase does not open this file")
@@ -153,8 +156,30 @@ impl Sessions {
         organization: &Organization,
         protection: rpc::Protection,
     ) -> Result<rpc::DeviceView> {
+        let (id, stays) = (organization.device_id(), matches!(protection, rpc::Protection::Keyring));
+        let was = Devices::of(&self.home)?.get(id).is_ok_and(|device| device.protection == Protection::Keyring);
         self.save(organization.device().clone(), protection).await?;
-        self.device(organization.device_id())
+        if was && !stays {
+            self.forget_key(id).await;
+        }
+        self.device(id)
+    }
+
+    /// Best effort: the device is protected otherwise, whatever becomes of the key that is left.
+    async fn forget_key(&self, id: DeviceId) {
+        let store = DeviceStore::open(self.home.devices());
+        if let Err(failure) = blocking(move || Ok(store.forget_key(id, &OsKeyring)?)).await {
+            tracing::warn!(device = %id, kind = ?failure.kind, "an old key stays in the keyring");
+        }
+    }
+
+    /// Before something is made that is of no use when its device cannot be saved.
+    async fn require_usable(&self, protection: &rpc::Protection) -> Result<()> {
+        let protection = protection.clone();
+        blocking(move || {
+            DeviceStore::require_usable(&unlock(&protection, &OsKeyring)).map_err(|error| unsaved(error, &protection))
+        })
+        .await
     }
 
     /// What a device's file tells.
@@ -205,7 +230,7 @@ impl Sessions {
                 (Protection::Keyfile, _) => Unlock::Keyfile,
                 (Protection::Keyring, _) => Unlock::Keyring(&keyring),
             };
-            store.load(id, &unlock).map_err(|error| locked(error, device.device_label.as_str(), &device.protection))
+            store.load(id, &unlock).map_err(|error| locked(error, device))
         })
         .await
     }
@@ -214,13 +239,8 @@ impl Sessions {
         let store = DeviceStore::open(self.home.devices());
         let clock = self.clock.clone();
         blocking(move || {
-            let keyring = OsKeyring;
-            let unlock = match &protection {
-                rpc::Protection::Password(password) => Unlock::Password(password.reveal()),
-                rpc::Protection::Keyfile => Unlock::Keyfile,
-                rpc::Protection::Keyring => Unlock::Keyring(&keyring),
-            };
-            store.save(&device, &unlock, &*clock).map(drop).map_err(|error| unsaved(error, &protection))
+            let saved = store.save(&device, &unlock(&protection, &OsKeyring), &*clock);
+            saved.map(drop).map_err(|error| unsaved(error, &protection))
         })
         .await
     }
@@ -238,9 +258,22 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
         .unwrap_or_else(|_| Err(Failure::new(Kind::Failed, "the agent failed inside").hint("its log says more")))
 }
 
-fn locked(error: parsecfs_vfs::error::Error, label: &str, protection: &Protection) -> Failure {
-    let what = format!("cannot unlock the device {label:?}");
-    match (error.kind(), protection) {
+fn unlock<'a>(protection: &'a rpc::Protection, keyring: &'a OsKeyring) -> Unlock<'a> {
+    match protection {
+        rpc::Protection::Password(password) => Unlock::Password(password.reveal()),
+        rpc::Protection::Keyfile => Unlock::Keyfile,
+        rpc::Protection::Keyring => Unlock::Keyring(keyring),
+    }
+}
+
+fn locked(error: parsecfs_vfs::error::Error, device: &AvailableDevice) -> Failure {
+    let what = format!("cannot unlock the device {:?}", device.device_label.as_str());
+    match (error.kind(), &device.protection) {
+        (ErrorKind::NotPermitted, _) => Failure::new(Kind::Locked, format!("{what}: {error}")).hint(format!(
+            "chmod 600 {}; if somebody may have read it, then `mountctl device auth password` and back, which makes \
+             another key",
+            device.path.with_extension("keyfile").display()
+        )),
         (ErrorKind::Locked, Protection::Password) => {
             Failure::new(Kind::Locked, format!("{what}: wrong password, or its file was changed")).hint("try again")
         }

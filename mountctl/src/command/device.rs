@@ -1,6 +1,6 @@
 //! `device list`, `device auth`, `device forget`.
 
-use parsecfs_vfs::organization::DeviceStore;
+use parsecfs_vfs::organization::{DeviceStore, Protection};
 
 use crate::{
     cli::{Auth, Device},
@@ -8,6 +8,7 @@ use crate::{
     devices::{self, Devices},
     exit::Kind,
     failure::{Failure, Result},
+    keyring::OsKeyring,
     output::table,
     password::Source,
     rpc::{DeviceCall, DeviceView, Finding, Verdict},
@@ -64,7 +65,13 @@ fn forget(context: &Context, id: &str, force: bool) -> Result<()> {
         refuse_unsynced(context, device)?;
     }
     context.confirm(&format!("Device {:?} and all that it keeps here will be gone.", view.label))?;
-    DeviceStore::open(context.home.devices()).forget(device.device_id)?;
+    let store = DeviceStore::open(context.home.devices());
+    store.forget(device.device_id)?;
+    if device.protection == Protection::Keyring && store.forget_key(device.device_id, &OsKeyring).is_err() {
+        context
+            .output
+            .note("warning: its key stays in the keyring, which cannot be used now; it opens nothing any more");
+    }
     match std::fs::remove_dir_all(context.home.device_store(device.device_id)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(Failure::io("cannot remove what the device kept", &error))

@@ -7,7 +7,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -37,6 +37,8 @@ pub trait Keyring: Send + Sync {
     fn get(&self, service: &str, user: &str) -> Result<Option<String>>;
     /// Keeps a secret.
     fn set(&self, service: &str, user: &str, secret: &str) -> Result<()>;
+    /// Forgets a secret; one that is not there is fine.
+    fn remove(&self, service: &str, user: &str) -> Result<()>;
 }
 
 /// How to open a device file, or how to protect one.
@@ -139,8 +141,27 @@ impl DeviceStore {
         Ok(path)
     }
 
-    /// Opens a device. `NotFound` when there is none with this id, `Locked` when `unlock` does not open it, `Corrupt`
-    /// when the file is damaged.
+    /// Takes the key of a device out of a keyring that does not protect it any more. What it opens are older copies of
+    /// the device file.
+    pub fn forget_key(&self, id: DeviceId, keyring: &dyn Keyring) -> Result<()> {
+        let needed = |device: &AvailableDevice| device.device_id == id && device.protection == Protection::Keyring;
+        if self.list()?.devices.iter().any(needed) {
+            return Err(Error::new(ErrorKind::Busy, "the keyring protects this device"));
+        }
+        keyring.remove(KEYRING_SERVICE, &id.to_string())
+    }
+
+    /// Whether a device could be protected so, as far as can be told without one: before something is made that would be
+    /// of no use without its device.
+    pub fn require_usable(unlock: &Unlock<'_>) -> Result<()> {
+        match unlock {
+            Unlock::Keyring(keyring) => keyring.get(KEYRING_SERVICE, "none").map(drop),
+            Unlock::Password(_) | Unlock::Keyfile => Ok(()),
+        }
+    }
+
+    /// Opens a device. `NotFound` when there is none with this id, `Locked` when `unlock` does not open it,
+    /// `NotPermitted` when others could read its key file, `Corrupt` when the file is damaged.
     pub fn load(&self, id: DeviceId, unlock: &Unlock<'_>) -> Result<LocalDevice> {
         let list = self.list()?;
         let Some(found) = list.devices.into_iter().find(|device| device.device_id == id) else {
@@ -151,7 +172,10 @@ impl DeviceStore {
             (FileProtection::Password(_), Unlock::Password(password)) => {
                 (file.key_from(password).map_err(|error| damaged().caused_by(error))?, "wrong password")
             }
-            (FileProtection::Keyfile, Unlock::Keyfile) => (self.read_keyfile(id)?, "the key file does not open it"),
+            (FileProtection::Keyfile, Unlock::Keyfile) => {
+                self.require_private_keyfile(id)?;
+                (self.read_keyfile(id)?, "the key file does not open it")
+            }
             (FileProtection::Keyring { service, user }, Unlock::Keyring(keyring)) => {
                 let secret = keyring.get(service, user)?.map(Zeroizing::new);
                 let secret = secret.ok_or_else(|| locked("the keyring has no entry for this device"))?;
@@ -239,6 +263,17 @@ impl DeviceStore {
 
     fn keyfile(&self, id: DeviceId) -> PathBuf {
         self.dir.join(format!("{id}.keyfile"))
+    }
+
+    /// A key that others can read protects nothing, and it is better to hear so than to believe in it.
+    fn require_private_keyfile(&self, id: DeviceId) -> Result<()> {
+        match fs::metadata(self.keyfile(id)) {
+            Ok(found) if found.permissions().mode() & 0o077 != 0 => {
+                Err(Error::new(ErrorKind::NotPermitted, "other users may read the key file of this device"))
+            }
+            // What else is wrong with it shows when it is read.
+            _ => Ok(()),
+        }
     }
 
     fn read_keyfile(&self, id: DeviceId) -> Result<SecretKey> {
