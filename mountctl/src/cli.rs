@@ -65,6 +65,11 @@ pub enum Command {
     /// People
     #[command(subcommand)]
     User(User),
+    /// Let people in, and further devices of your own
+    #[command(subcommand)]
+    Invite(Invite),
+    /// Use an invitation
+    Join(Join),
     /// Mount a workspace as a directory, in the background
     Mount(Mount),
     /// Unmount
@@ -280,6 +285,54 @@ pub enum User {
         /// The profile
         profile: Profile,
     },
+}
+
+/// `invite`
+#[derive(Debug, Subcommand)]
+pub enum Invite {
+    /// Invite somebody to the organization; prints the link for them
+    User {
+        /// The person's address
+        email: String,
+        /// Let the server write to nobody
+        #[arg(long)]
+        no_email: bool,
+    },
+    /// Invite a further device of your own; prints the link to use there
+    Device,
+    /// List the invitations that you may greet
+    List,
+    /// Take an invitation back
+    Cancel {
+        /// Token, start of it, link, or the guest's address
+        #[arg(value_name = "TOKEN")]
+        invitation: String,
+    },
+    /// Let the guest in who uses an invitation now: you read codes to each other
+    Greet {
+        /// Token, start of it, link, or the guest's address
+        #[arg(value_name = "TOKEN")]
+        invitation: String,
+        /// What a new user may do
+        #[arg(long, default_value = "standard")]
+        profile: Profile,
+    },
+}
+
+/// `join`
+#[derive(Debug, Args)]
+pub struct Join {
+    /// The link, in quotes
+    pub url: String,
+    /// Your address, as it was invited
+    #[arg(long)]
+    pub email: Option<String>,
+    /// Your name, to become a user
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The device to make
+    #[command(flatten)]
+    pub device: NewDevice,
 }
 
 /// `mount`

@@ -13,8 +13,8 @@ use parsecfs_backends::{
 use parsecfs_core::{
     local_device::LocalDevice,
     name::OrganizationId,
-    storage::{Error as StorageError, ErrorKind, Storage},
-    url::{Action, Address, ServerAddr},
+    storage::{Error as StorageError, ErrorKind, Invited, Storage},
+    url::{Action, Address, InvitationLink, ServerAddr},
 };
 use parsecfs_vfs::{
     clock::{Clock, SystemClock},
@@ -101,6 +101,22 @@ pub fn storage_writable(url: &str) -> Result<()> {
         Failure::io(format_args!("{url} cannot be written"), &errno.into())
             .hint("look at who owns the directory and whether its disk is mounted read-only")
     })
+}
+
+/// The way to the storage that a link invites to, for somebody who is nobody there yet.
+pub async fn invited(link: &InvitationLink) -> Result<Arc<dyn Invited>> {
+    let url = &link.storage;
+    if let (Ok(server), Some(organization)) = (ServerAddr::from_http(url), &link.organization) {
+        let clock = clock();
+        let limits = parsec::Limits::default();
+        let now = Arc::new(move || clock.now());
+        return Ok(parsec::Guest::open(&server, organization.clone(), link.token, now, limits)?);
+    }
+    storage_url(url)?;
+    match objects::invitation::Guest::open(url, link.token).await {
+        Ok(guest) => Ok(guest),
+        Err(error) => Err(storage_failure(error, url)),
+    }
 }
 
 /// Opens storages by address.

@@ -62,6 +62,12 @@ impl Output {
         }
     }
 
+    /// Asks somebody at the terminal; whatever the flags say, who is asked must see the question.
+    pub fn ask(&self, text: &str) {
+        // Without a stderr there is nobody to ask; reading the answer will tell.
+        let _ignored = write_line(&mut io::stderr().lock(), text);
+    }
+
     /// Says what failed.
     pub fn failure(&self, failure: &Failure) {
         // There is nowhere left to say that stderr is closed; the exit code still tells.

@@ -1,6 +1,8 @@
 //! What commands and the agent say to each other: one greeting, one request, one reply, each a line of JSON. The views
 //! in replies are also what `--json` prints.
 
+mod invitation;
+
 use std::{num::NonZeroU8, path::PathBuf};
 
 use clap::ValueEnum;
@@ -8,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{exit::Kind, failure::Failure, secret::Secret};
+
+pub use invitation::{GreetTurn, InvitationView, Invite, InvitedView, JoinRequest, JoinTurn, Said, Turn, WelcomedView};
 
 /// Longest line either side accepts; a request carries a password at most, a reply a list of workspaces.
 pub const LINE_BYTES_MAX: u64 = 16 << 20;
@@ -80,6 +84,13 @@ pub enum Request {
         /// The new device.
         device: NewDevice,
     },
+    /// What an invitation is; answers [`InvitedView`].
+    Invited {
+        /// The link.
+        link: Secret,
+    },
+    /// Goes on with the guest's side of an invitation; answers [`JoinTurn`].
+    Join(JoinRequest),
     /// Something of a device's organization.
     Device {
         /// Which device, 32 hexadecimal digits.
@@ -137,6 +148,18 @@ pub enum Request {
 }
 
 impl Request {
+    /// Whether it may wait for others for as long as they like: it ends when whoever asked is gone, and loses nothing.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        matches!(
+            self,
+            Self::WaitSynced { .. }
+                | Self::WaitUnmounted { .. }
+                | Self::Join(_)
+                | Self::Device { call: DeviceCall::Greet { .. }, .. }
+        )
+    }
+
     /// Whether asking twice comes to the same.
     #[must_use]
     pub fn is_repeatable(&self) -> bool {
@@ -164,6 +187,24 @@ pub enum DeviceCall {
     CreateWorkspace {
         /// Its name.
         name: String,
+    },
+    /// Invites; answers [`InvitationView`].
+    Invite(Invite),
+    /// Answers a list of [`InvitationView`].
+    Invitations,
+    /// Takes an invitation back; answers [`InvitationView`].
+    CancelInvitation {
+        /// Token, start of it, link, or the guest's address.
+        invitation: String,
+    },
+    /// Goes on with letting a guest in; answers [`GreetTurn`].
+    Greet {
+        /// Token, start of it, link, or the guest's address.
+        invitation: String,
+        /// What a new user may do.
+        profile: Profile,
+        /// What the person said.
+        said: Said,
     },
     /// Answers a list of [`MemberView`].
     Members {

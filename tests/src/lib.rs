@@ -3,6 +3,7 @@
 pub mod canned;
 pub mod cli;
 pub mod company;
+pub mod dialog;
 pub mod door;
 pub mod fake_tree;
 pub mod fuzz;

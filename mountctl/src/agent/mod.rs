@@ -7,6 +7,7 @@
 mod audit;
 mod check;
 mod deep;
+pub(crate) mod invitations;
 mod mounts;
 mod people;
 mod record;

@@ -69,7 +69,7 @@ pub(super) async fn change_user(organization: &Organization, change: UserChange)
         UserChange::Revoke { .. } => organization.revoke_user(user.id).await,
         UserChange::Profile { profile, .. } => organization.change_profile(user.id, user_profile(profile)).await,
     };
-    changed.map_err(|error| refused(error, "admins", admins(organization)))?;
+    changed.map_err(|error| refused_to_admins(organization, error))?;
     let now = organization.users().into_iter().find(|now| now.id == user.id);
     Ok(views::user(now.unwrap_or(user)))
 }
@@ -88,6 +88,11 @@ fn refused_in(organization: &Organization, realm: RealmId, error: Error) -> Fail
     let standing = members.filter(|member| member.user.revoked.is_none());
     let owners = standing.filter(|member| member.role == RealmRole::Owner).map(|member| member.user);
     refused(error, "owners", owners.collect())
+}
+
+/// A refusal to whoever is no admin names those who are.
+pub(super) fn refused_to_admins(organization: &Organization, error: Error) -> Failure {
+    refused(error, "admins", admins(organization))
 }
 
 fn admins(organization: &Organization) -> Vec<UserSummary> {
@@ -114,7 +119,7 @@ fn realm_role(role: Role) -> RealmRole {
     }
 }
 
-fn user_profile(profile: Profile) -> UserProfile {
+pub(super) fn user_profile(profile: Profile) -> UserProfile {
     match profile {
         Profile::Admin => UserProfile::Admin,
         Profile::Standard => UserProfile::Standard,

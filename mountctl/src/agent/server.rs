@@ -158,7 +158,7 @@ async fn exchange<A: Answer>(stream: &mut UnixStream, answer: Arc<A>) -> io::Res
     read.read_until(b'\n', &mut line).await?;
     let reply = match serde_json::from_slice::<Request>(&line) {
         Ok(request) => {
-            let waits = matches!(request, Request::WaitSynced { .. } | Request::WaitUnmounted { .. });
+            let waits = request.waits();
             let work = tokio::spawn(answer.answer(request));
             let abort = work.abort_handle();
             let gone = async {

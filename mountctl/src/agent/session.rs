@@ -183,7 +183,7 @@ impl Sessions {
     }
 
     /// What a device's file tells.
-    fn device(&self, id: DeviceId) -> Result<rpc::DeviceView> {
+    pub(super) fn device(&self, id: DeviceId) -> Result<rpc::DeviceView> {
         Devices::of(&self.home)?.get(id).map(devices::view)
     }
 
@@ -235,7 +235,8 @@ impl Sessions {
         .await
     }
 
-    async fn save(&self, device: LocalDevice, protection: rpc::Protection) -> Result<()> {
+    /// Writes a device's file.
+    pub(super) async fn save(&self, device: LocalDevice, protection: rpc::Protection) -> Result<()> {
         let store = DeviceStore::open(self.home.devices());
         let clock = self.clock.clone();
         blocking(move || {
@@ -322,6 +323,6 @@ pub(super) fn person(email: &str, name: &str) -> Result<HumanHandle> {
         .map_err(|_| usage("a person's name has 1 to 254 bytes, and none of <>@,:;\\\"[]"))
 }
 
-fn label(text: &str) -> Result<DeviceLabel> {
+pub(super) fn label(text: &str) -> Result<DeviceLabel> {
     DeviceLabel::new(text.trim()).map_err(|_| usage("a device label has 1 to 255 bytes"))
 }

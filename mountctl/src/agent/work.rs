@@ -22,7 +22,15 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::{
-    audit, check, mounts::Mounts, people, recovery, server::Answer, session, session::Sessions, survival::Left, views,
+    audit, check,
+    invitations::{self, Dialogs},
+    mounts::Mounts,
+    people, recovery,
+    server::Answer,
+    session,
+    session::Sessions,
+    survival::Left,
+    views,
 };
 use crate::{
     daemon,
@@ -38,6 +46,7 @@ use crate::{
 pub(super) struct Work {
     sessions: Sessions,
     mounts: Arc<Mounts>,
+    dialogs: Dialogs,
     /// The program that is to go on in place of this one.
     next: watch::Sender<Option<Arc<File>>>,
 }
@@ -47,6 +56,7 @@ impl Work {
         Self {
             sessions: Sessions::new(home.clone(), daemon::clock()),
             mounts: Arc::new(Mounts::new(home, kept)),
+            dialogs: Dialogs::default(),
             next: watch::Sender::new(None),
         }
     }
@@ -90,6 +100,8 @@ impl Work {
                 let file = BASE64.decode(file.as_bytes()).map_err(|_| garbled())?;
                 done(&self.sessions.import(file, passphrase, device).await?)
             }
+            Request::Invited { link } => done(&invitations::invited(link.reveal()).await?),
+            Request::Join(request) => done(&self.dialogs.join(&self.sessions, request).await?),
             Request::Device { device, password, call } => {
                 let device = DeviceId::parse(&device).ok_or_else(garbled)?;
                 let organization = self.sessions.organization(device, password).await?;
@@ -120,6 +132,12 @@ impl Work {
             }
             DeviceCall::Workspaces => done(&self.workspaces(organization).await?),
             DeviceCall::CreateWorkspace { name } => done(&self.create_workspace(organization, &name).await?),
+            DeviceCall::Invite(wish) => done(&invitations::invite(organization, wish).await?),
+            DeviceCall::Invitations => done(&invitations::list(organization).await?),
+            DeviceCall::CancelInvitation { invitation } => done(&invitations::cancel(organization, &invitation).await?),
+            DeviceCall::Greet { invitation, profile, said } => {
+                done(&self.dialogs.greet(organization, &invitation, profile, said).await?)
+            }
             DeviceCall::Members { workspace } => {
                 let summary = self.find(organization, &workspace).await?;
                 done(&people::members(organization, &summary))
@@ -217,7 +235,7 @@ impl Answer for Work {
     }
 
     fn engaged(&self) -> bool {
-        !self.mounts.list().is_empty()
+        !self.mounts.list().is_empty() || self.dialogs.engaged()
     }
 
     fn close(self: Arc<Self>) -> BoxFuture<'static, ()> {

@@ -3,8 +3,11 @@
 mod agent;
 mod audit;
 mod device;
+mod dialog;
 mod doctor;
 mod generated;
+mod invite;
+mod join;
 mod mount;
 mod org;
 mod quickstart;
@@ -54,6 +57,8 @@ pub(crate) fn run(cli: Cli, output: Output) -> Result<()> {
         Command::Org(command) => org::run(&context, command),
         Command::Workspace(command) => workspace::run(&context, command),
         Command::User(command) => user::run(&context, command),
+        Command::Invite(command) => invite::run(&context, command),
+        Command::Join(arguments) => join::run(&context, arguments),
         Command::Mount(arguments) => mount::run(&context, arguments),
         Command::Umount(arguments) => umount::run(&context, &arguments),
         Command::Status(arguments) => status::run(&context, &arguments),

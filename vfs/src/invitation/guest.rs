@@ -99,6 +99,12 @@ impl Guest {
         }
     }
 
+    /// The device that this guest became.
+    #[must_use]
+    pub fn device(&self) -> Option<&LocalDevice> {
+        self.device.as_deref()
+    }
+
     /// The device is saved.
     pub fn saved(&mut self) {
         if let ([dialog], Some(_)) = (self.dialogs.as_mut_slice(), &self.device) {

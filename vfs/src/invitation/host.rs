@@ -126,6 +126,11 @@ impl Organization {
 }
 
 impl Host {
+    /// What the guest may do, if it is a new user that is not made yet.
+    pub fn set_profile(&mut self, profile: UserProfile) {
+        self.profile = profile;
+    }
+
     /// The person read the code to the guest.
     pub fn told(&mut self) {
         self.dialog.told();
