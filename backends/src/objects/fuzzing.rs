@@ -12,7 +12,7 @@ use super::{
     ObjectStorage, checkpoint,
     entry::{Body, Change, RawEntry, digest_of},
     format::Format,
-    key, pack,
+    invitation, key, pack,
 };
 use crate::statement::realm_of;
 
@@ -32,11 +32,12 @@ pub fn read_checkpoint(bytes: &[u8]) {
     checkpoint::read_parts(bytes);
 }
 
-/// Reads a block, a pack, and the object that says what lies here.
+/// Reads a block, a pack, what an invitation leaves, and the object that says what lies here.
 pub fn read_object(bytes: &[u8]) {
     drop(pack::read_block(bytes));
     drop(pack::read_pack(bytes));
     drop(Format::decode(bytes));
+    invitation::read(bytes);
 }
 
 /// Reads a name of an object.
@@ -46,6 +47,7 @@ pub fn read_name(name: &str) {
     let _name = key::last_name(name);
     let _bell = key::bell_of(name);
     let _part = key::part(name);
+    let _invitation = key::invitation_of(name, "card");
 }
 
 /// Writes a statement into its log as a client does that keeps to no rule: signed, sealed and in its place, but whatever

@@ -145,6 +145,12 @@ pub(super) fn invitation(name: &[u8; 16], what: &str) -> String {
     format!("{INVITATIONS}{}/{what}", hex(name))
 }
 
+/// The part of a key that all objects of one invitation share.
+pub(super) fn invitation_folder(key: &str) -> Option<&str> {
+    let (name, _) = key.strip_prefix(INVITATIONS)?.split_once('/')?;
+    key.get(..INVITATIONS.len() + name.len())
+}
+
 /// The name of the invitation that an object is the `what` of.
 pub(super) fn invitation_of(key: &str, what: &str) -> Option<[u8; 16]> {
     let name = key.strip_prefix(INVITATIONS)?.strip_suffix(what)?.strip_suffix('/')?;

@@ -5,8 +5,8 @@ use parsecfs_core::{
     device_file::DeviceFile,
     id::{DeviceId, RealmId, VlobId},
     invite::{
-        InviteDeviceConfirmation, InviteDeviceData, InviteShamirRecoveryConfirmation, InviteShamirRecoveryData,
-        InviteUserConfirmation, InviteUserData,
+        Exchange, InviteDeviceConfirmation, InviteDeviceData, InviteShamirRecoveryConfirmation,
+        InviteShamirRecoveryData, InviteUserConfirmation, InviteUserData, NONCE_BYTES, Side, Step,
     },
     keys_bundle::{KeysBundle, KeysBundleAccess},
     local_device::LocalDevice,
@@ -28,6 +28,19 @@ pub(super) fn read(bytes: &[u8]) {
         assert!(again.to_bytes() == manifest.to_bytes(), "written otherwise");
     }
     read_device(bytes);
+    read_step(bytes);
+}
+
+/// A step of the other side of an invitation, given to each side at once and after what it waits for first.
+fn read_step(bytes: &[u8]) {
+    for side in [Side::Greeter, Side::Claimer] {
+        let Ok(step) = Step::from_bytes(side, bytes) else { continue };
+        assert!(Step::from_bytes(side, &step.to_bytes()).as_ref() == Ok(&step), "a step is written otherwise");
+        let mut exchange = Exchange::new(side.other(), PrivateKey::from_bytes([7; 32]), [7; NONCE_BYTES]);
+        exchange.receive(&step);
+        exchange.receive(&step);
+        assert!(exchange.shared_key().is_none(), "nobody said yes");
+    }
 }
 
 fn read_frame(frame: &[u8]) {

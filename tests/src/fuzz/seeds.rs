@@ -12,7 +12,7 @@ use parsecfs_backends::{
 };
 use parsecfs_core::{
     id::{BlockId, RealmId, VlobId},
-    storage::{Block, BlockStore, CertificateStore, LogId, LogKeys, Result, VlobStore},
+    storage::{Block, BlockStore, CertificateStore, Invitations, Invitee, LogId, LogKeys, Result, VlobStore},
 };
 use parsecfs_crypto::{PrivateKey, SecretKey};
 use serde_json::Value;
@@ -92,6 +92,8 @@ pub(super) fn device_files() -> Vec<Vec<u8>> {
     files
 }
 
+const LINK: &str = "file:///srv/a%20b?a=claim_device&p=xBAAESIzRFVmd4iZqrvM3e7_";
+
 /// Addresses and names of the vectors, and names of objects.
 pub(super) fn texts() -> Vec<Vec<u8>> {
     let cases = cases("urls").into_iter().chain(cases("scalars"));
@@ -100,7 +102,7 @@ pub(super) fn texts() -> Vec<Vec<u8>> {
         .flat_map(|case| fields.map(|field| case[field].as_str().map(|text| text.as_bytes().to_vec())))
         .flatten()
         .collect();
-    for name in ["bell-org-00000000000000000000000000000001", "org/log/00000000/001", "file:///srv/store"] {
+    for name in ["bell-org-00000000000000000000000000000001", "org/log/00000000/001", "file:///srv/store", LINK] {
         texts.push(name.as_bytes().to_vec());
     }
     texts
@@ -183,6 +185,7 @@ async fn write_organization(place: &Path, founder: &parsecfs_backends::conforman
         storage.commit(realm, vec![write]).await.expect("a vlob");
     }
     storage.write_checkpoint(realm).await.expect("a checkpoint");
+    storage.invite(&Invitee::Device, false).await.expect("an invitation");
 }
 
 /// Rows as the local store writes them: a few of each kind, by hand, since postcard is short.

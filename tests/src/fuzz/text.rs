@@ -4,7 +4,7 @@ use mountctl::rpc::{Greeting, Reply, Request};
 use parsecfs_backends::objects::fuzzing::read_name;
 use parsecfs_core::{
     name::{DeviceLabel, Email, EntryName, HumanHandle, OrganizationId},
-    url::{Address, ServerAddr, is_storage_address, open_path},
+    url::{Address, InvitationLink, ServerAddr, is_storage_address, open_path},
 };
 use parsecfs_crypto::SecretKey;
 
@@ -20,6 +20,9 @@ pub(super) fn read(bytes: &[u8]) {
     for server in [ServerAddr::parse(text), ServerAddr::from_http(text)].into_iter().flatten() {
         assert!(ServerAddr::parse(&server.to_string()).as_ref() == Ok(&server), "a server is written otherwise");
         assert!(ServerAddr::from_http(&server.http_url()).as_ref() == Ok(&server), "another server over http");
+    }
+    if let Ok(link) = InvitationLink::parse(text) {
+        assert!(InvitationLink::parse(&link.reveal()).as_ref() == Ok(&link), "a link is written otherwise");
     }
     let _is_storage = is_storage_address(text);
     if let Ok(name) = EntryName::new(text) {

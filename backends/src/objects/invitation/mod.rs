@@ -40,6 +40,7 @@ use super::{
     ObjectStorage, Shared, key, misuse,
     organization::denied,
     random,
+    verbs::{Listed, StoreTime},
     wire::{Reader, Writer},
 };
 use crate::statement::claim_of;
@@ -48,6 +49,8 @@ use crate::statement::claim_of;
 const MAGIC: &[u8; 4] = b"PFIC";
 const FORMAT: u8 = 1;
 const SIGNATURE_BYTES: usize = 64;
+/// Invitations that nobody touched for so long are removed when somebody invites.
+const KEPT_MS: i64 = 30 * 24 * 3_600_000;
 /// Key index of the organization's key.
 const ORGANIZATION_KEY: u64 = 0;
 
@@ -155,6 +158,18 @@ fn decode_info(bytes: &[u8]) -> Result<InvitationInfo> {
     Ok(InvitationInfo { organization, invitee, human_handle, greeters, threshold })
 }
 
+/// Reads a card and a meta.
+#[cfg(feature = "fuzzing")]
+pub(super) fn read(bytes: &[u8]) {
+    if let Some((card, said, signature)) = Card::read(bytes) {
+        assert_eq!([&card.body().0[..], &signature].concat(), bytes, "a card is written otherwise");
+        assert_eq!(said.len() + SIGNATURE_BYTES, bytes.len());
+    }
+    if let Ok(info) = decode_info(bytes) {
+        assert_eq!(decode_info(&encode_info(&info)).expect("what was written is read"), info);
+    }
+}
+
 /// A user as certificates tell now.
 struct Person {
     handle: Option<HumanHandle>,
@@ -239,6 +254,26 @@ impl Shared {
         })
     }
 
+    /// Removes what nobody has touched for so long that its guest does not come any more.
+    async fn sweep_invitations(&self) -> Result<()> {
+        let now = self.verbs.now().await?;
+        let mut folders: BTreeMap<String, (StoreTime, Vec<String>)> = BTreeMap::new();
+        for Listed { key, modified } in self.verbs.list_after(key::INVITATIONS, "").await? {
+            let Some(folder) = key::invitation_folder(&key) else { continue };
+            let (newest, keys) = folders.entry(folder.to_owned()).or_default();
+            *newest = modified.max(*newest);
+            keys.push(key);
+        }
+        for (newest, keys) in folders.into_values() {
+            if now.since_ms(newest) > KEPT_MS {
+                for key in keys {
+                    self.verbs.delete(&key).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     async fn invite(&self, invitee: &Invitee) -> Result<InvitationToken> {
         let own = self.options.signer.user_id();
         if !self.may_greet(invitee, own).await? {
@@ -248,6 +283,7 @@ impl Shared {
         if let Some(known) = self.list_invitations().await?.into_iter().find(waits) {
             return Ok(known.token);
         }
+        self.sweep_invitations().await?;
         let token = InvitationToken::from_bytes(random());
         let mailbox = Mailbox::new(&*self.verbs, token);
         if !mailbox.put("meta", &encode_info(&self.info(invitee).await?)).await? {
