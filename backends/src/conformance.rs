@@ -342,16 +342,17 @@ async fn realm_has_owner_and_keys(world: &World, alice: &dyn Storage, founder: &
     let create = world.create_realm(founder, realm);
     alice.append(create.clone()).await.expect("an administrator makes a realm");
     alice.append(create).await.expect("a byte-equal repeat of a statement is fine");
-    assert_eq!(kind(alice.keys_bundle(realm, None).await), Some(ErrorKind::NotFound), "no key before the first");
+    assert_eq!(kind(alice.keys_bundle(realm, 1).await), Some(ErrorKind::NotFound), "no key before the first");
     let early = world.rotate(founder, realm, 0);
     let late = world.rotate(founder, realm, 0);
     let rotated = claim_of(main_certificate(&late)).expect("a certificate").timestamp();
     alice.append(late).await.expect("an owner makes the first key");
     let outrun = alice.append(early).await;
     assert_eq!(kind(outrun), Some(ErrorKind::VersionConflict), "a key index is given once");
-    let bundle = alice.keys_bundle(realm, None).await.expect("the bundle of the first key");
+    let bundle = alice.keys_bundle(realm, 1).await.expect("the bundle of the first key");
     assert_eq!(bundle.key_index, 1);
-    assert_eq!(alice.keys_bundle(realm, Some(1)).await.expect("the same by its index"), bundle);
+    assert_eq!(kind(alice.keys_bundle(realm, 2).await), Some(ErrorKind::NotFound), "no key before it is made");
+    assert_eq!(kind(alice.keys_bundle(realm, 0).await), Some(ErrorKind::NotFound), "keys count from 1");
     let batch = alice.certificates(&CertificateCursor::default()).await.expect("certificates");
     assert_eq!(batch.realm[&realm].len(), 2, "a role and a rotation");
     rotated
@@ -463,7 +464,7 @@ async fn member_reads_and_stranger_does_not(
     assert_eq!(kind(write), Some(ErrorKind::Denied), "a reader does not write");
     let batch = bob.certificates(&CertificateCursor::default()).await.expect("certificates");
     assert_eq!(batch.realm[&realm].len(), 3, "a member sees the certificates of the realm");
-    bob.keys_bundle(realm, None).await.expect("a member has an access to the keys");
+    bob.keys_bundle(realm, 1).await.expect("a member has an access to the keys");
     let name = EntryName::new("name").expect("a name");
     let author = Author { device: person.device, key: &person.signing_key, timestamp: world.tick() };
     let rename = statement::rename_realm(realm, &name, (1, &world.realm_key), &author);

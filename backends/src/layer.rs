@@ -61,7 +61,7 @@ macro_rules! layer {
                 self.around(Call::Append, self.inner.append(statement))
             }
 
-            fn keys_bundle<'a>(&'a self, realm: RealmId, key_index: Option<u64>) -> BoxFuture<'a, Result<KeysBundle>> {
+            fn keys_bundle<'a>(&'a self, realm: RealmId, key_index: u64) -> BoxFuture<'a, Result<KeysBundle>> {
                 self.around(Call::KeysBundle, self.inner.keys_bundle(realm, key_index))
             }
         }

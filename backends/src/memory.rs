@@ -565,10 +565,9 @@ impl MemoryStorage {
         Ok(())
     }
 
-    fn newest_bundle(&self, realm: RealmId, key_index: Option<u64>) -> Result<KeysBundle> {
+    fn bundle(&self, realm: RealmId, key_index: u64) -> Result<KeysBundle> {
         let state = self.server.lock();
         let realm = self.readable(&state, realm)?;
-        let key_index = key_index.unwrap_or(realm.key_index());
         let bundle = key_index
             .checked_sub(1)
             .and_then(|index| realm.bundles.get(usize::try_from(index).ok()?))
@@ -638,8 +637,8 @@ impl CertificateStore for MemoryStorage {
         async move { self.append_statement(&statement) }.boxed()
     }
 
-    fn keys_bundle<'a>(&'a self, realm: RealmId, key_index: Option<u64>) -> BoxFuture<'a, Result<KeysBundle>> {
-        async move { self.newest_bundle(realm, key_index) }.boxed()
+    fn keys_bundle<'a>(&'a self, realm: RealmId, key_index: u64) -> BoxFuture<'a, Result<KeysBundle>> {
+        async move { self.bundle(realm, key_index) }.boxed()
     }
 }
 

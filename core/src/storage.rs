@@ -296,8 +296,8 @@ pub trait CertificateStore: Send + Sync {
     /// A byte-equal repeat of an applied statement is `Ok`.
     fn append<'a>(&'a self, statement: Statement) -> BoxFuture<'a, Result<()>>;
 
-    /// Returns the bundle of `key_index`, or the newest one. `NotFound` when there is none yet.
-    fn keys_bundle<'a>(&'a self, realm: RealmId, key_index: Option<u64>) -> BoxFuture<'a, Result<KeysBundle>>;
+    /// Returns the bundle that was put with the key of this index. `NotFound` when there is none, or no access to it.
+    fn keys_bundle<'a>(&'a self, realm: RealmId, key_index: u64) -> BoxFuture<'a, Result<KeysBundle>>;
 }
 
 /// One stored version of a vlob.

@@ -70,7 +70,16 @@ pub async fn bootstrap_token(
     permission: Option<Permission>,
 ) -> Result<Option<[u8; 16]>> {
     let address = match (permission, ServerAddr::from_http(url)) {
-        (Some(Permission::Link(link)), _) => Address::parse(link.reveal()).map_err(|_| no_founding_address())?,
+        (Some(Permission::Link(link)), Ok(server)) => {
+            // Nothing is made here for a server that is not there.
+            let clock = clock();
+            let limits = parsec::Limits::default();
+            let server = parsec::server::Server::new(&server, None, Arc::new(move || clock.now()), limits)?;
+            let asked =
+                server.call(parsec::server::Family::AnonymousServer, parsec::command::Request::new("server_config"));
+            asked.await.map_err(|error| not_made(error, url))?;
+            Address::parse(link.reveal()).map_err(|_| no_founding_address())?
+        }
         (Some(Permission::Administration(token)), Ok(server)) => {
             let limits = parsec::Limits::default();
             let made = parsec::administration::create_organization(&server, token.reveal(), organization, limits);

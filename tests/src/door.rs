@@ -21,6 +21,8 @@ pub enum Behaviour {
     Silent,
     /// Says this, whatever was asked, and hangs up.
     Says(Vec<u8>),
+    /// Passes on, but hangs up instead of bringing the answer to a request that holds this.
+    LosesAnswerTo(&'static str),
 }
 
 impl Behaviour {
@@ -100,13 +102,15 @@ impl Drop for Door {
 impl Shared {
     fn serve(&self, mut stream: TcpStream) {
         let behaviour = lock(&self.behaviour).clone();
-        if behaviour != Behaviour::Open {
+        if !matches!(behaviour, Behaviour::Open | Behaviour::LosesAnswerTo(_)) {
             self.asked.fetch_add(1, Ordering::Relaxed);
         }
         lock(&self.open).extend(stream.try_clone());
         match behaviour {
-            Behaviour::Open => self.pass(stream),
-            Behaviour::Closed => {}
+            Behaviour::Open => self.pass(stream, None),
+            Behaviour::LosesAnswerTo(words) => self.pass(stream, Some(words)),
+            // What is kept to hang up later would keep it open.
+            Behaviour::Closed => drop(stream.shutdown(Shutdown::Both)),
             Behaviour::Silent => while matches!(stream.read(&mut [0; 4096]), Ok(1..)) {},
             Behaviour::Says(bytes) => {
                 // The beginning of the request is enough to have been asked.
@@ -119,16 +123,24 @@ impl Shared {
         }
     }
 
-    fn pass(&self, stream: TcpStream) {
+    fn pass(&self, stream: TcpStream, lost: Option<&str>) {
         let Ok(server) = TcpStream::connect(self.server) else { return };
         lock(&self.open).extend(server.try_clone());
         let (Ok(mut from), Ok(mut to)) = (stream.try_clone(), server.try_clone()) else { return };
+        let heard = Arc::new(AtomicBool::new(false));
+        let listening = lost.map(|words| (words.as_bytes().to_vec(), Arc::clone(&heard)));
         let up = thread::spawn(move || {
-            let _ended = std::io::copy(&mut from, &mut to);
+            match listening {
+                None => drop(std::io::copy(&mut from, &mut to)),
+                Some((words, heard)) => copy_and_listen(&mut from, &mut to, &words, &heard),
+            }
             let _gone = to.shutdown(Shutdown::Both);
         });
         let (mut from, mut to) = (server, stream);
-        let _ended = std::io::copy(&mut from, &mut to);
+        match lost {
+            None => drop(std::io::copy(&mut from, &mut to)),
+            Some(_) => copy_unless(&mut from, &mut to, &heard),
+        }
         let _gone = to.shutdown(Shutdown::Both);
         let _ended = up.join();
     }
@@ -136,6 +148,30 @@ impl Shared {
     fn hang_up(&self) {
         for stream in lock(&self.open).drain(..) {
             let _gone = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// Copies, and notes before passing it on that the words came by.
+fn copy_and_listen(from: &mut TcpStream, to: &mut TcpStream, words: &[u8], heard: &AtomicBool) {
+    let (mut piece, mut said) = (vec![0; 64 << 10], Vec::new());
+    while let Ok(count @ 1..) = from.read(&mut piece) {
+        said.extend_from_slice(&piece[..count]);
+        if said.windows(words.len()).any(|window| window == words) {
+            heard.store(true, Ordering::SeqCst);
+        }
+        if to.write_all(&piece[..count]).is_err() {
+            return;
+        }
+    }
+}
+
+/// Copies until something was heard.
+fn copy_unless(from: &mut TcpStream, to: &mut TcpStream, heard: &AtomicBool) {
+    let mut piece = vec![0; 64 << 10];
+    while let Ok(count @ 1..) = from.read(&mut piece) {
+        if heard.load(Ordering::SeqCst) || to.write_all(&piece[..count]).is_err() {
+            return;
         }
     }
 }

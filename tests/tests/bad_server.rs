@@ -49,6 +49,10 @@ enum Lie {
     CallsOldNew,
     /// It gives the root folder for whatever else is asked for.
     SwapsManifests,
+    /// It names the newest version of everything but the root folder, and gives none.
+    LeavesOut,
+    /// It names a version of the root folder, and a number of changes, that never were.
+    NamesTooMuch,
     /// It gives one block for another.
     SwapsBlocks(BlockId, BlockId),
     /// It went back to an earlier state.
@@ -89,7 +93,7 @@ impl CertificateStore for Liar {
         self.inner.append(statement)
     }
 
-    fn keys_bundle<'a>(&'a self, realm: RealmId, key_index: Option<u64>) -> BoxFuture<'a, Stored<KeysBundle>> {
+    fn keys_bundle<'a>(&'a self, realm: RealmId, key_index: u64) -> BoxFuture<'a, Stored<KeysBundle>> {
         self.inner.keys_bundle(realm, key_index)
     }
 }
@@ -106,6 +110,7 @@ impl VlobStore for Liar {
                         record.blob = old.blob;
                     }
                 }
+                Lie::LeavesOut => records.retain(|record| record.id == realm.root()),
                 Lie::SwapsManifests => {
                     let root = self.inner.read(realm, &[realm.root()]).await?;
                     for record in records.iter_mut().filter(|record| record.id != realm.root()) {
@@ -132,9 +137,17 @@ impl VlobStore for Liar {
     }
 
     fn changes<'a>(&'a self, realm: RealmId, checkpoint: u64) -> BoxFuture<'a, Stored<Changes>> {
-        // A server that went back is asked for more than it has.
-        let ahead = if self.lie() == Lie::GoesBack { 1000 } else { 0 };
-        self.inner.changes(realm, checkpoint + ahead)
+        async move {
+            // A server that went back is asked for more than it has.
+            let ahead = if self.lie() == Lie::GoesBack { 1000 } else { 0 };
+            let mut changes = self.inner.changes(realm, checkpoint + ahead).await?;
+            if self.lie() == Lie::NamesTooMuch {
+                changes.checkpoint += 1000;
+                changes.items = vec![(realm.root(), 1000)];
+            }
+            Ok(changes)
+        }
+        .boxed()
     }
 }
 
@@ -315,6 +328,39 @@ async fn manifests_that_were_swapped_are_refused() -> Result<()> {
     assert!(!said.is_empty(), "it is named");
     assert_eq!(content(scene.there.volume(), "file").await?, b"first");
     scene.goes_on(b"second").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_is_named_and_not_given_is_a_problem_until_it_comes() -> Result<()> {
+    let Some(scene) = Scene::new().await? else { return Ok(()) };
+    scene.two.storage.tell(Lie::LeavesOut);
+    scene.here.volume().put("file", b"second")?;
+    scene.here.sync().await?;
+    let said = lied_to(&scene).await?;
+    assert!(said.contains("does not give a version that it named"), "{said}");
+    assert_eq!(content(scene.there.volume(), "file").await?, b"first");
+    scene.goes_on(b"second").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_never_were_do_not_make_the_truth_look_like_a_step_back() -> Result<()> {
+    let Some(scene) = Scene::new().await? else { return Ok(()) };
+    scene.two.storage.tell(Lie::NamesTooMuch);
+    let said = lied_to(&scene).await?;
+    assert!(said.contains("older version than it named"), "{said}");
+    scene.here.volume().put("file", b"second")?;
+    scene.here.sync().await?;
+    scene.goes_on(b"second").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_is_called_done_and_does_not_show_is_named() -> Result<()> {
+    let Some(scene) = Scene::new().await? else { return Ok(()) };
+    scene.two.storage.tell(Lie::HidesCertificates);
+    let made = scene.two.organization.create_device(DeviceLabel::new("tablet")?, DevicePurpose::Standard).await;
+    let error = made.err().context("nobody believes it")?;
+    assert_eq!(error.kind(), Seen::Untrusted, "{error}");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -116,6 +116,26 @@ fn what_waited_while_the_server_was_away_goes_up_when_it_is_back() {
     until("all is on the server", || fs::read_dir(&there).is_ok_and(|entries| entries.count() == 9));
 }
 
+/// The only keys to it would be gone.
+#[test]
+fn an_organization_whose_founding_was_not_answered_is_not_lost() {
+    let Some(server) = ParsecServer::start() else { return };
+    let door = Door::before(server.port());
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let link = runtime.block_on(server.create_organization("Org")).to_string();
+    let link = link.replace(&server.port().to_string(), &door.port().to_string());
+    let home = CliHome::new();
+    let bootstrap = [&["org", "bootstrap", &link], &PERSON[..]].concat();
+    door.behave(Behaviour::Closed);
+    home.fails(13, &bootstrap);
+    assert_eq!(home.ok(&["org", "list"]).as_array().map(Vec::len), Some(0), "nothing was asked of anybody");
+    door.behave(Behaviour::LosesAnswerTo("organization_bootstrap"));
+    let unknown = home.fails(13, &bootstrap);
+    assert!(unknown["hint"].as_str().is_some_and(|hint| hint.contains("org show")), "{unknown}");
+    door.behave(Behaviour::Open);
+    assert_eq!(home.ok(&["org", "show"])["organization"], "Org");
+}
+
 #[test]
 fn an_organization_is_founded_by_the_link_that_a_server_gave() {
     let Some(server) = ParsecServer::start() else { return };

@@ -10,7 +10,7 @@ use parsecfs_backends::{
 };
 use parsecfs_core::{
     id::{RealmId, VlobId},
-    storage::{CertificateStore, ErrorKind, Storage, VlobStore, WriteOutcome},
+    storage::{CertificateStore, ErrorKind, Storage, VlobStore, VlobWrite, WriteOutcome},
     time::Timestamp,
 };
 
@@ -81,6 +81,45 @@ async fn objects_in_a_directory_keep_the_contract() {
         })
     })
     .await;
+}
+
+/// A server takes a version that is signed before the one that it follows. Stores of our own do not, and the refusal
+/// names that one's time and no other.
+async fn versions_of_an_entry_rise_in_time(storage: &dyn Storage, world: &World, founder: &Identity) {
+    let realm = RealmId::from_bytes([7; 16]);
+    storage.append(world.bootstrap(founder)).await.expect("founds");
+    storage.append(world.create_realm(founder, realm)).await.expect("makes a realm");
+    storage.append(world.rotate(founder, realm, 0)).await.expect("makes a key");
+    let (id, other) = (VlobId::from_bytes([1; 16]), VlobId::from_bytes([2; 16]));
+    let between = world.tick();
+    let first = world.write(id, 1, b"one", vec![]);
+    assert_eq!(storage.commit(realm, vec![first.clone()]).await.expect("commits"), [WriteOutcome::Stored]);
+    for early in [between, first.timestamp] {
+        let stale = VlobWrite { timestamp: early, ..world.write(id, 2, b"two", vec![]) };
+        let outcome = storage.commit(realm, vec![stale]).await.expect("answers");
+        assert_eq!(outcome, [WriteOutcome::TimestampTooOld(first.timestamp)]);
+    }
+    // Another entry does not stand in the way.
+    let elsewhere = VlobWrite { timestamp: between, ..world.write(other, 1, b"other", vec![]) };
+    assert_eq!(storage.commit(realm, vec![elsewhere]).await.expect("commits"), [WriteOutcome::Stored]);
+    let second = VlobWrite { timestamp: first.timestamp.next(), ..world.write(id, 2, b"two", vec![]) };
+    assert_eq!(storage.commit(realm, vec![second]).await.expect("commits"), [WriteOutcome::Stored]);
+}
+
+#[tokio::test]
+async fn memory_wants_versions_of_an_entry_in_the_order_of_their_times() {
+    let (server, founder) = (MemoryServer::new(), World::founder());
+    let storage = server.connect(founder.device, founder.user);
+    versions_of_an_entry_rise_in_time(&*storage, &World::at(now()), &founder).await;
+}
+
+#[tokio::test]
+async fn a_directory_wants_versions_of_an_entry_in_the_order_of_their_times() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let founder = World::founder();
+    let location = folder.path().join("store").display().to_string();
+    let storage = objects::create(&location, options(&founder, &folder.path().join("state"), now)).await;
+    versions_of_an_entry_rise_in_time(&*storage.expect("opens"), &World::at(now()), &founder).await;
 }
 
 /// Several independent connections write into one directory at once: every commit is there once, nobody is alarmed.

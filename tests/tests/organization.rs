@@ -132,7 +132,7 @@ impl CertificateStore for Bent {
         .boxed()
     }
 
-    fn keys_bundle<'a>(&'a self, realm: RealmId, key_index: Option<u64>) -> BoxFuture<'a, storage::Result<KeysBundle>> {
+    fn keys_bundle<'a>(&'a self, realm: RealmId, key_index: u64) -> BoxFuture<'a, storage::Result<KeysBundle>> {
         async move {
             self.reachable()?;
             self.inner().keys_bundle(realm, key_index).await

@@ -79,7 +79,7 @@ async fn who_lost_the_role_reads_nothing_that_is_written_afterwards() {
     drop(bob);
     let bob = world.open("bob", device).await.unwrap();
     assert_eq!(role(&bob, realm), None);
-    assert!(bob.organization.storage().keys_bundle(realm, None).await.is_err());
+    assert!(bob.organization.storage().keys_bundle(realm, before + 1).await.is_err());
     let his_keys = bob.organization.realm_keys(realm).await.unwrap();
     assert_eq!(his_keys.newest_index(), before);
     let storage = alice.organization.storage();

@@ -220,7 +220,8 @@ async fn typed(case: &Value) -> Result<()> {
             return Ok(());
         }
         "realm_get_keys_bundle" => {
-            let bundle = storage.keys_bundle(realm()?, request["key_index"].as_u64()).await?;
+            let index = request["key_index"].as_u64().context("an index")?;
+            let bundle = storage.keys_bundle(realm()?, index).await?;
             ensure!(*bundle.bundle == *hex(&response["keys_bundle"], "$bin")?, "another bundle");
         }
         "block_read" => {

@@ -53,7 +53,7 @@ impl CertificateStore for Lazy {
         async move { self.shared.storage().await?.append(statement).await }.boxed()
     }
 
-    fn keys_bundle<'a>(&'a self, realm: RealmId, key_index: Option<u64>) -> BoxFuture<'a, Result<KeysBundle>> {
+    fn keys_bundle<'a>(&'a self, realm: RealmId, key_index: u64) -> BoxFuture<'a, Result<KeysBundle>> {
         async move { self.shared.storage().await?.keys_bundle(realm, key_index).await }.boxed()
     }
 }

@@ -416,7 +416,7 @@ impl Shared {
         Ok(state.certificates.after(cursor.realm.get(&realm).copied(), self.options.signer.user_id()))
     }
 
-    pub(super) async fn keys_bundle(&self, realm: RealmId, key_index: Option<u64>) -> Result<KeysBundle> {
+    pub(super) async fn keys_bundle(&self, realm: RealmId, key_index: u64) -> Result<KeysBundle> {
         let log = self.realm(realm)?;
         let mut state = log.state.lock().await;
         self.follow_realm(&log, &mut state).await?;

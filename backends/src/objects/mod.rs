@@ -268,7 +268,7 @@ impl CertificateStore for ObjectStorage {
         self.shared.append(statement).boxed()
     }
 
-    fn keys_bundle<'a>(&'a self, realm: RealmId, key_index: Option<u64>) -> BoxFuture<'a, Result<KeysBundle>> {
+    fn keys_bundle<'a>(&'a self, realm: RealmId, key_index: u64) -> BoxFuture<'a, Result<KeysBundle>> {
         self.shared.keys_bundle(realm, key_index).boxed()
     }
 }

@@ -9,6 +9,9 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 
 use super::http::{Failure, Http, Limits, refusal};
 
+/// Two addresses.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
+
 /// Makes an organization and returns the address that founds it. One that nobody founded yet gets a new address.
 /// `VersionConflict` when it is founded already, `Denied` when the token is another one.
 pub async fn create_organization(
@@ -25,7 +28,7 @@ pub async fn create_organization(
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let body = serde_json::json!({ "organization_id": organization.as_str() }).to_string().into_bytes();
     let http = Http::new(server.http_url(), limits)?;
-    let answer = http.post("administration/organizations", headers, body).await.map_err(refused)?;
+    let answer = http.post("administration/organizations", headers, body, ANSWER_BYTES_MAX).await.map_err(refused)?;
     read(&answer, server, organization)
 }
 

@@ -8,6 +8,9 @@ use parsecfs_core::{
 
 use super::{BLOCK_WRITES_MAX, ParsecStorage, command::Request};
 
+/// A block came in a request of 1 MiB at most, and has a few fields around it.
+const BLOCK_ANSWER_BYTES_MAX: usize = (1 << 20) + 4096;
+
 impl BlockStore for ParsecStorage {
     fn put<'a>(&'a self, realm: RealmId, blocks: Vec<(BlockId, Block)>) -> BoxFuture<'a, Result<()>> {
         async move {
@@ -21,6 +24,7 @@ impl BlockStore for ParsecStorage {
         async move {
             let _turn = self.block_reads.acquire().await.expect("the semaphore is never closed");
             let request = Request::new("block_read").with("block_id", &id).with("realm_id", &realm);
+            let request = request.answered_within(BLOCK_ANSWER_BYTES_MAX);
             let mut reply = self.call(request).await?.ok()?;
             let bytes: Vec<u8> = reply.get("block")?;
             Ok(Block { key_index: reply.get("key_index")?, bytes: bytes.into() })

@@ -3,11 +3,13 @@
 //! A statement that the server calls done, too late or contradictory may be this device's own whose answer was lost:
 //! it is looked for, byte by byte, before it is called a conflict.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError},
+};
 
 use futures::{FutureExt, future::BoxFuture};
 use parsecfs_core::{
-    certificate::Certificate,
     document::{Field, read_list},
     id::{RealmId, UserId},
     storage::{
@@ -29,17 +31,7 @@ impl CertificateStore for ParsecStorage {
     fn certificates<'a>(&'a self, cursor: &'a CertificateCursor) -> BoxFuture<'a, Result<CertificateBatch>> {
         async move {
             let batch = self.fetch_certificates(cursor).await?;
-            self.seen(|seen| {
-                seen.cursor = cursor.clone();
-                for (realm, certificates) in &batch.realm {
-                    for certificate in certificates {
-                        // A bad one is for the reader to refuse.
-                        if let Ok(Certificate::RealmKeyRotation(rotation)) = claim_of(certificate) {
-                            seen.key_index.insert(*realm, rotation.key_index);
-                        }
-                    }
-                }
-            });
+            *self.last_cursor.lock().unwrap_or_else(PoisonError::into_inner) = cursor.clone();
             Ok(batch)
         }
         .boxed()
@@ -60,6 +52,7 @@ impl CertificateStore for ParsecStorage {
             }
             let founded = reply.status() == "invalid_bootstrap_token";
             let refusal = reply.refusal();
+            refusal.after().map(|after| self.server.near(after)).transpose()?;
             if !founded && refusal.kind() != ErrorKind::VersionConflict {
                 return Err(refusal);
             }
@@ -74,19 +67,20 @@ impl CertificateStore for ParsecStorage {
         .boxed()
     }
 
-    fn keys_bundle<'a>(&'a self, realm: RealmId, key_index: Option<u64>) -> BoxFuture<'a, Result<KeysBundle>> {
+    fn keys_bundle<'a>(&'a self, realm: RealmId, key_index: u64) -> BoxFuture<'a, Result<KeysBundle>> {
         async move {
-            match key_index {
-                Some(index) => self.bundle(realm, index).await?.ok_or_else(|| no_bundle(realm)),
-                None => self.newest_bundle(realm).await,
+            let request = Request::new("realm_get_keys_bundle").with("realm_id", &realm).with("key_index", &key_index);
+            let mut reply = self.call(request).await?;
+            if matches!(reply.status(), "bad_key_index" | "access_not_available_for_author") {
+                let what = format!("there is no keys bundle {key_index} of realm {realm} for this user");
+                return Err(Error::new(ErrorKind::NotFound, what));
             }
+            reply = reply.ok()?;
+            let (bundle, access): (Vec<u8>, Vec<u8>) = (reply.get("keys_bundle")?, reply.get("keys_bundle_access")?);
+            Ok(KeysBundle { key_index, bundle: bundle.into(), access: access.into() })
         }
         .boxed()
     }
-}
-
-fn no_bundle(realm: RealmId) -> Error {
-    Error::new(ErrorKind::NotFound, format!("there is no such keys bundle of realm {realm} for this user"))
 }
 
 impl ParsecStorage {
@@ -114,7 +108,7 @@ impl ParsecStorage {
     /// Whether the server holds exactly this certificate.
     async fn holds(&self, main: &Bytes, redacted: Option<&Bytes>, topic: Topic) -> Result<bool> {
         let before = Timestamp::from_micros(claim_of(main)?.timestamp().as_micros().saturating_sub(1));
-        let mut cursor = self.seen(|seen| seen.cursor.clone());
+        let mut cursor = self.last_cursor.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match topic {
             Topic::Common => cursor.common = before,
             Topic::Shamir => cursor.shamir = before,
@@ -189,45 +183,6 @@ impl ParsecStorage {
             }
         })
     }
-
-    /// The bundle of a key; `None` when there is none, or no access to it.
-    async fn bundle(&self, realm: RealmId, key_index: u64) -> Result<Option<KeysBundle>> {
-        Ok(match self.ask_bundle(realm, key_index).await? {
-            Bundle::Here(bundle) => Some(bundle),
-            Bundle::NoAccess | Bundle::None => None,
-        })
-    }
-
-    async fn ask_bundle(&self, realm: RealmId, key_index: u64) -> Result<Bundle> {
-        let request = Request::new("realm_get_keys_bundle").with("realm_id", &realm).with("key_index", &key_index);
-        let mut reply = self.call(request).await?;
-        match reply.status() {
-            "ok" => {
-                let (bundle, access): (Vec<u8>, Vec<u8>) =
-                    (reply.get("keys_bundle")?, reply.get("keys_bundle_access")?);
-                Ok(Bundle::Here(KeysBundle { key_index, bundle: bundle.into(), access: access.into() }))
-            }
-            "access_not_available_for_author" => Ok(Bundle::NoAccess),
-            "bad_key_index" => Ok(Bundle::None),
-            _ => Err(reply.refusal()),
-        }
-    }
-
-    /// The server gives a bundle by its index only: goes up from the last one that was seen.
-    async fn newest_bundle(&self, realm: RealmId) -> Result<KeysBundle> {
-        let mut index = self.seen(|seen| seen.key_index.get(&realm).copied()).unwrap_or(1);
-        let mut newest = None;
-        loop {
-            match self.ask_bundle(realm, index).await? {
-                Bundle::Here(bundle) => newest = Some(bundle),
-                Bundle::NoAccess => {}
-                Bundle::None => break,
-            }
-            self.seen(|seen| seen.key_index.insert(realm, index));
-            index = index.checked_add(1).ok_or_else(|| no_bundle(realm))?;
-        }
-        newest.ok_or_else(|| no_bundle(realm))
-    }
 }
 
 /// What a statement is about: certificates are asked for by it.
@@ -246,12 +201,6 @@ impl Topic {
             (_, None) => Self::Common,
         }
     }
-}
-
-enum Bundle {
-    Here(KeysBundle),
-    NoAccess,
-    None,
 }
 
 fn per_user(accesses: &BTreeMap<UserId, Bytes>) -> Value {

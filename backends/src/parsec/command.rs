@@ -10,19 +10,33 @@ use parsecfs_core::{
 };
 use rmpv::Value;
 
-use super::clock_message;
+use super::{clock_message, http::REPLY_BYTES_MAX};
 
 /// A command with its fields.
 pub struct Request {
     name: &'static str,
     fields: Vec<(Value, Value)>,
+    answer_bytes_max: usize,
 }
 
 impl Request {
     /// A command without fields.
     #[must_use]
     pub fn new(name: &'static str) -> Self {
-        Self { name, fields: vec![("cmd".into(), name.into())] }
+        Self { name, fields: vec![("cmd".into(), name.into())], answer_bytes_max: REPLY_BYTES_MAX }
+    }
+
+    /// The answer to this command is no larger: many are on their way at once.
+    #[must_use]
+    pub fn answered_within(mut self, bytes: usize) -> Self {
+        self.answer_bytes_max = bytes;
+        self
+    }
+
+    /// The largest answer.
+    #[must_use]
+    pub fn answer_bytes_max(&self) -> usize {
+        self.answer_bytes_max
     }
 
     /// With one more field. `None` is sent as nil, which stands for "nothing" where the protocol requires the field.

@@ -6,7 +6,7 @@
 
 use std::{
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use data_encoding::BASE64;
@@ -26,6 +26,8 @@ use super::{
 const EVENTS_BEHIND_MAX: usize = 256;
 /// Waits between attempts; the last one is repeated.
 const LISTEN_AGAIN_S: [u64; 6] = [0, 1, 5, 10, 30, 60];
+/// A stream that lasted so long was a good one: what ended it is asked about at once.
+const STEADY: Duration = Duration::from_secs(10);
 
 /// The task that listens, and those who hear it.
 pub(super) struct Listener {
@@ -82,16 +84,28 @@ async fn listen(server: Arc<Server>, signer: Arc<dyn Signer>, heard: broadcast::
     let mut session = Session { last_id: None, up: false };
     let mut attempts = 0;
     loop {
+        let began = Instant::now();
         match session.run(&server, &*signer, &tell).await {
             Ok(()) => tracing::debug!("the stream of events ended"),
             Err(error) => tracing::debug!(%error, "no stream of events"),
         }
-        attempts = if std::mem::take(&mut session.up) { 0 } else { attempts + 1 };
+        let lasted = std::mem::take(&mut session.up).then(|| began.elapsed());
         tell(Event::Offline);
         tell(Event::Missed);
-        let wait = LISTEN_AGAIN_S[attempts.min(LISTEN_AGAIN_S.len() - 1)];
-        tokio::time::sleep(Duration::from_secs(wait).min(server.limits().listen_again_max)).await;
+        let wait = pause(&mut attempts, lasted);
+        tokio::time::sleep(wait.min(server.limits().listen_again_max)).await;
     }
+}
+
+/// How long to wait before the next attempt, by how long the stream lasted, if there was one. Whatever cuts it again
+/// and again is not asked without a pause.
+fn pause(attempts: &mut usize, lasted: Option<Duration>) -> Duration {
+    *attempts = match lasted {
+        Some(lasted) if lasted >= STEADY => 0,
+        Some(_) => 1,
+        None => *attempts + 1,
+    };
+    Duration::from_secs(LISTEN_AGAIN_S[(*attempts).min(LISTEN_AGAIN_S.len() - 1)])
 }
 
 struct Session {
@@ -168,4 +182,18 @@ async fn next_piece(stream: &mut Response, silence: Duration) -> Result<Option<V
 
 fn garbled(what: &str) -> Error {
     Error::new(ErrorKind::Corrupt, format!("the stream of events makes no sense: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_ends_at_once_is_not_asked_for_without_pause() {
+        let mut attempts = 0;
+        let mut waits = |lasted| [0; 6].map(|_| pause(&mut attempts, lasted).as_secs());
+        assert_eq!(waits(Some(Duration::from_millis(1))), [1; 6]);
+        assert_eq!(waits(Some(STEADY)), [0; 6]);
+        assert_eq!(waits(None), [1, 5, 10, 30, 60, 60]);
+    }
 }

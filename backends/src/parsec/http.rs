@@ -14,20 +14,33 @@ use reqwest::{
 
 /// A reply of a poll that lists much, or of a batch that reads much.
 pub const REPLY_BYTES_MAX: usize = 64 << 20;
+/// A list of versions that is worth telling.
+const VERSIONS_BYTES_MAX: usize = 60;
 /// Below the server's 5 s, so that a pooled connection is rarely dead.
 const IDLE_MAX: Duration = Duration::from_secs(4);
+
+/// A line of 256 kbit/s, shared by as many blocks as go up at once.
+const SLOWEST_BYTES_PER_S: u64 = 32_000 / super::BLOCK_WRITES_MAX as u64;
 
 /// How long to wait for what.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// For a connection.
     pub connect: Duration,
-    /// For the first and for each further byte of an answer, from the first byte of the request on.
+    /// For the first byte of an answer once the request is up, and for each further one.
     pub silence: Duration,
     /// For a whole exchange.
     pub exchange: Duration,
     /// Longest wait between two attempts to listen for events.
     pub listen_again_max: Duration,
+}
+
+impl Limits {
+    /// For the first byte of the answer to a request of this size, from its first byte on: how far it is up cannot be
+    /// seen from here, so what the slowest line takes is added.
+    fn first_byte(&self, request_bytes: usize) -> Duration {
+        self.silence + Duration::from_secs(request_bytes as u64 / SLOWEST_BYTES_PER_S)
+    }
 }
 
 impl Default for Limits {
@@ -89,48 +102,45 @@ impl Http {
         Ok(Self { client, limits, root })
     }
 
-    /// Sends `body` to `path` and returns the answer to it.
-    pub async fn post(&self, path: &str, headers: HeaderMap, body: Vec<u8>) -> std::result::Result<Vec<u8>, Failure> {
+    /// Sends `body` to `path` and returns the answer to it, of `answer_bytes_max` at most.
+    pub async fn post(
+        &self,
+        path: &str,
+        headers: HeaderMap,
+        body: Vec<u8>,
+        answer_bytes_max: usize,
+    ) -> std::result::Result<Vec<u8>, Failure> {
+        let first_byte = self.limits.first_byte(body.len());
         let exchange = async {
             let request = self.client.post(format!("{}{path}", self.root)).headers(headers).body(body).build();
             let request = request.map_err(|error| broken(Some(error)))?;
             // Shares the body.
             let again = request.try_clone();
-            let answer = match (self.in_time(self.client.execute(request)).await, again) {
+            let answer = match (in_time(first_byte, self.client.execute(request)).await, again) {
                 (Err(error), Some(again)) if is_dead_connection(&error) => {
-                    self.in_time(self.client.execute(again)).await
+                    in_time(first_byte, self.client.execute(again)).await
                 }
                 (answer, _) => answer,
             };
             let answer = refuse(answer.map_err(broken)?)?;
-            Ok(self.whole(answer, REPLY_BYTES_MAX).await?)
+            Ok(self.whole(answer, answer_bytes_max).await?)
         };
         tokio::time::timeout(self.limits.exchange, exchange).await.unwrap_or_else(|_| Err(silent().into()))
     }
 
     /// Opens a stream.
     pub async fn stream(&self, path: &str, headers: HeaderMap) -> std::result::Result<Response, Failure> {
-        let answer = self.in_time(self.client.get(format!("{}{path}", self.root)).headers(headers).send()).await;
+        let asked = self.client.get(format!("{}{path}", self.root)).headers(headers).send();
+        let answer = in_time(self.limits.silence, asked).await;
         refuse(answer.map_err(broken)?)
-    }
-
-    async fn in_time<T>(
-        &self,
-        answer: impl Future<Output = reqwest::Result<T>>,
-    ) -> std::result::Result<T, Option<reqwest::Error>> {
-        match tokio::time::timeout(self.limits.silence, answer).await {
-            Ok(answer) => answer.map_err(Some),
-            Err(_) => Err(None),
-        }
     }
 
     async fn whole(&self, mut answer: Response, max: usize) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        while let Some(piece) = self.in_time(answer.chunk()).await.map_err(broken)? {
+        while let Some(piece) = in_time(self.limits.silence, answer.chunk()).await.map_err(broken)? {
             if bytes.len() + piece.len() > max {
-                return Err(
-                    Error::new(ErrorKind::Corrupt, "the server answers more than was asked for").caused_by(Oversized)
-                );
+                let what = "the server answers more than was asked for";
+                return Err(Error::new(ErrorKind::Corrupt, what).caused_by(Oversized(max)));
             }
             bytes.extend_from_slice(&piece);
         }
@@ -138,10 +148,20 @@ impl Http {
     }
 }
 
-/// The answer was larger than [`REPLY_BYTES_MAX`]: ask for less.
+/// The answer was larger than what was asked for can be: ask for less.
 #[derive(Debug, thiserror::Error)]
-#[error("over {REPLY_BYTES_MAX} bytes")]
-pub struct Oversized;
+#[error("over {0} bytes")]
+pub struct Oversized(usize);
+
+async fn in_time<T>(
+    limit: Duration,
+    answer: impl Future<Output = reqwest::Result<T>>,
+) -> std::result::Result<T, Option<reqwest::Error>> {
+    match tokio::time::timeout(limit, answer).await {
+        Ok(answer) => answer.map_err(Some),
+        Err(_) => Err(None),
+    }
+}
 
 fn silent() -> Error {
     Error::new(ErrorKind::Offline, "the server does not answer in time")
@@ -206,7 +226,9 @@ pub fn refusal(refused: &Refused) -> (ErrorKind, String) {
         410 => (ErrorKind::NotFound, "this invitation was used or cancelled"),
         415 => (ErrorKind::Unsupported, "the server does not understand this request: it may be of another version"),
         422 => {
-            let versions = refused.versions.as_deref().unwrap_or("none that is known here");
+            // Whatever it says ends up before a person.
+            let versions = refused.versions.as_deref().filter(|versions| versions.len() <= VERSIONS_BYTES_MAX);
+            let versions = versions.unwrap_or("none that is known here");
             return (ErrorKind::Unsupported, format!("the server speaks another version of the protocol ({versions})"));
         }
         429 => (ErrorKind::Throttled, "the server asks to slow down"),
@@ -249,6 +271,22 @@ mod tests {
         assert_eq!(seconds_of_date("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
         assert_eq!(seconds_of_date("Thu, 29 Feb 2024 12:00:00 GMT"), Some(1_709_208_000));
         assert_eq!(seconds_of_date("yesterday"), None);
+    }
+
+    #[test]
+    fn a_slow_line_has_the_time_that_a_full_load_of_blocks_takes() {
+        let limits = Limits::default();
+        let block = 512 << 10;
+        let all = Duration::from_secs((block * super::super::BLOCK_WRITES_MAX / 32_000) as u64);
+        assert!(limits.first_byte(block) >= all);
+        assert!(limits.first_byte(block) < limits.exchange);
+        assert!(limits.first_byte(1000) <= limits.silence + Duration::from_secs(1));
+    }
+
+    #[test]
+    fn an_endless_list_of_versions_is_not_repeated_to_the_person() {
+        let refused = Refused { status: 422, versions: Some("5.5;".repeat(1000)), date: None };
+        assert!(refusal(&refused).1.len() < 120);
     }
 
     #[test]

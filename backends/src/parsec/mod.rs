@@ -33,13 +33,9 @@ pub mod server;
 mod sse;
 mod vlobs;
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex};
 
 use parsecfs_core::{
-    id::RealmId,
     name::OrganizationId,
     storage::{Capabilities, CertificateCursor, Result, Signer, Storage},
     time::Timestamp,
@@ -91,17 +87,9 @@ pub struct ParsecStorage {
     bootstrap_token: Option<[u8; 16]>,
     block_writes: Semaphore,
     block_reads: Semaphore,
-    seen: Mutex<Seen>,
+    /// Where the last poll for certificates began: a hint that saves bytes.
+    last_cursor: Mutex<CertificateCursor>,
     listener: Listener,
-}
-
-/// What answers have told so far. A hint that saves requests; nothing is trusted for it.
-#[derive(Default)]
-struct Seen {
-    /// Newest keys bundle of each realm.
-    key_index: BTreeMap<RealmId, u64>,
-    /// Where the last poll for certificates began.
-    cursor: CertificateCursor,
 }
 
 impl ParsecStorage {
@@ -117,7 +105,7 @@ impl ParsecStorage {
             bootstrap_token,
             block_writes: Semaphore::new(BLOCK_WRITES_MAX),
             block_reads: Semaphore::new(BLOCK_READS_MAX),
-            seen: Mutex::default(),
+            last_cursor: Mutex::default(),
         }))
     }
 
@@ -130,10 +118,6 @@ impl ParsecStorage {
     /// Sends a command as this device.
     pub async fn call(&self, request: Request) -> Result<Reply> {
         self.server.call(Family::Authenticated(&*self.signer), request).await
-    }
-
-    fn seen<T>(&self, look: impl FnOnce(&mut Seen) -> T) -> T {
-        look(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

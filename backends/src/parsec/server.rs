@@ -22,11 +22,14 @@ use super::{
     clock_message,
     command::{Reply, Request},
     http::{Failure, Http, Limits, Refused, header, refusal},
+    in_words,
 };
 
 /// The version that is spoken.
 const API_VERSION: HeaderValue = HeaderValue::from_static("5.5");
 const MICROSECONDS: i64 = 1_000_000;
+/// What others may have signed is 300 s ahead of the server's clock at most, and ours is 320 s behind that at most.
+const AHEAD_MAX_S: i64 = 900;
 
 /// Tells the time.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -78,7 +81,8 @@ impl Server {
         };
         let mut headers = self.headers(family);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/msgpack"));
-        match self.http.post(&path, headers, request.into_bytes()).await {
+        let answer_bytes_max = request.answer_bytes_max();
+        match self.http.post(&path, headers, request.into_bytes(), answer_bytes_max).await {
             Ok(bytes) => Reply::read(name, &bytes),
             Err(failure) => Err(self.failed(family, failure)),
         }
@@ -94,6 +98,17 @@ impl Server {
         }
         let path = format!("authenticated/{}/events", self.organization);
         self.http.stream(&path, headers).await.map_err(|failure| self.failed(family, failure))
+    }
+
+    /// What a signature has to come after, if it is near: the server's own rule keeps it within minutes of its clock, and
+    /// what is signed for a time far ahead would stand in the way of everybody for ever.
+    pub(super) fn near(&self, after: Timestamp) -> Result<Timestamp> {
+        let ahead = after.as_micros().saturating_sub((self.clock)().as_micros());
+        if ahead <= AHEAD_MAX_S * MICROSECONDS {
+            return Ok(after);
+        }
+        let what = format!("the server wants a signature for a time that is {} ahead", in_words(ahead));
+        Err(Error::new(ErrorKind::Corrupt, what))
     }
 
     pub(super) fn limits(&self) -> Limits {

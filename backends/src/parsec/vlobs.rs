@@ -93,6 +93,13 @@ impl VlobStore for ParsecStorage {
             if changes.checkpoint < checkpoint {
                 return Err(went_back(realm, checkpoint));
             }
+            // Each change is a version of something that it names. A number from nowhere would make the true ones, later,
+            // look like a server that went back.
+            let versions: u64 = changes.items.iter().map(|(_, version)| u64::from(*version)).sum();
+            if changes.checkpoint - checkpoint > versions {
+                let what = format!("the server counts more changes of realm {realm} than it names");
+                return Err(Error::new(ErrorKind::Corrupt, what));
+            }
             // Some servers say yes to any number: the change that has this one is there if they did not go back.
             let quiet = changes.checkpoint == checkpoint && changes.items.is_empty();
             if quiet && checkpoint > 0 && self.poll(realm, checkpoint - 1).await?.items.is_empty() {
@@ -156,7 +163,7 @@ impl ParsecStorage {
             "bad_key_index" => self.old_key_or_repeat(realm, write).await,
             "require_greater_timestamp" => match self.stored(realm, write).await? {
                 true => Ok(WriteOutcome::Stored),
-                false => Ok(WriteOutcome::TimestampTooOld(reply.get("strictly_greater_than")?)),
+                false => Ok(WriteOutcome::TimestampTooOld(self.server.near(reply.get("strictly_greater_than")?)?)),
             },
             "vlob_already_exists" | "bad_vlob_version" | "vlob_not_found" => match self.stored(realm, write).await? {
                 true => Ok(WriteOutcome::Stored),

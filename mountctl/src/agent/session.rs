@@ -94,14 +94,22 @@ impl Sessions {
         let device = founding.device().clone();
         let keys = OrganizationKeys::new(&device);
         self.save(device.clone(), protection).await?;
-        match self.publish(&founding, &keys, permission).await {
-            Ok(storage) => self.keep(device, keys, storage).await,
-            // An answer that was lost may still have founded it: then the device is the only way in.
-            Err(failure) if failure.kind == Kind::Offline => Err(failure),
+        let token = match daemon::bootstrap_token(&device.server_url, &device.organization_id, permission).await {
+            Ok(token) => token,
             Err(failure) => {
+                self.forget(device.device_id).await?;
+                return Err(failure);
+            }
+        };
+        match self.publish(&founding, &keys, token).await {
+            Ok(storage) => self.keep(device, keys, storage).await,
+            Err(failure) if refuses_to_found(failure.kind) => {
                 self.forget(device.device_id).await?;
                 Err(failure)
             }
+            // An answer that was lost or garbled may still have founded it: then the device is the only way in.
+            Err(failure) => Err(Failure { hint: None, ..failure }
+                .hint("it may have been made all the same: `mountctl org show` tells when the server can be reached")),
         }
     }
 
@@ -109,10 +117,8 @@ impl Sessions {
         &self,
         founding: &Founding,
         keys: &Arc<OrganizationKeys>,
-        permission: Option<rpc::Permission>,
+        token: Option<[u8; 16]>,
     ) -> Result<Arc<dyn Storage>> {
-        let device = founding.device();
-        let token = daemon::bootstrap_token(&device.server_url, &device.organization_id, permission).await?;
         let storage = self.storages.create(founding.device(), keys, token).await?;
         let published = founding.publish(&*storage).await;
         published.map_err(|error| found_failure(error, &founding.device().server_url))?;
@@ -310,6 +316,11 @@ fn found_failure(error: parsecfs_vfs::error::Error, backend: &str) -> Failure {
         }
         _ => Failure::from(error).context("cannot make the organization"),
     }
+}
+
+/// Whether nothing was founded for sure.
+fn refuses_to_found(kind: Kind) -> bool {
+    matches!(kind, Kind::Exists | Kind::Denied | Kind::NotFound | Kind::Usage | Kind::UnsupportedVersion)
 }
 
 fn usage(text: &str) -> Failure {

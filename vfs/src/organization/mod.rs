@@ -374,9 +374,13 @@ impl Organization {
     /// Sends the statement that `decide` makes of what is known, until it is applied or `decide` finds nothing to do.
     async fn append(&self, decide: impl Fn(&Trust) -> Result<Option<Statement>>) -> Result<()> {
         for _ in 0..APPEND_ROUNDS_MAX {
-            let Some(statement) = decide(&self.trust())? else { return Ok(()) };
+            let before = self.trust();
+            let Some(statement) = decide(&before)? else { return Ok(()) };
             match self.storage.append(statement).await {
-                Ok(()) => return self.poll().await,
+                Ok(()) => {
+                    self.poll().await?;
+                    return self.require_news(&before);
+                }
                 Err(error) => match error.kind() {
                     storage::ErrorKind::VersionConflict | storage::ErrorKind::OutcomeUnknown => {
                         self.sign_after(error.after());
@@ -387,6 +391,15 @@ impl Organization {
             }
         }
         Err(Error::new(ErrorKind::Busy, "others keep changing the organization: try again"))
+    }
+
+    /// A statement that the storage calls done shows. Otherwise somebody believes to have revoked a person who goes on.
+    fn require_news(&self, before: &Trust) -> Result<()> {
+        if self.trust().cursor() == before.cursor() {
+            let what = "the storage says that it is done, and does not show it";
+            return Err(Error::new(ErrorKind::Untrusted, what));
+        }
+        Ok(())
     }
 
     /// Works on the local copy where waiting for a disk is allowed.

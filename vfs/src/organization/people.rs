@@ -97,7 +97,7 @@ impl Organization {
                 self.statement_time(&trust, Some(realm)),
             ))?;
             let index = known_realm(&trust, realm)?.key_index();
-            let bundle = self.storage.keys_bundle(realm, Some(index)).await?;
+            let bundle = self.storage.keys_bundle(realm, index).await?;
             let access = KeysBundleAccess::open(&bundle.access, &self.device.private_key)
                 .map_err(|error| refused(format!("keys bundle {index} of realm {realm}"), error))?;
             let shared = self.append(|trust| self.share_statement(trust, realm, (user, role), (index, &access)));

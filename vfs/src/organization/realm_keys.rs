@@ -54,7 +54,7 @@ impl Organization {
     }
 
     async fn fetched_keys(&self, realm: RealmId, key_index: u64) -> Result<Arc<RealmKeys>> {
-        let bundle = self.storage.keys_bundle(realm, Some(key_index)).await?;
+        let bundle = self.storage.keys_bundle(realm, key_index).await?;
         let keys = Arc::new(self.validate(realm, &bundle)?);
         let record = encode(&bundle);
         self.on_disk(move |disk| disk.put_record(RecordKind::KeysBundle, realm, &record)).await?;

@@ -7,7 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use parsecfs_core::{id::VlobId, manifest::Manifest};
+use parsecfs_core::{
+    id::VlobId,
+    manifest::Manifest,
+    storage::{self, VlobRecord},
+};
 
 use super::{
     Engine, Problem,
@@ -80,7 +84,14 @@ impl Engine {
         let tree = self.tree.clone();
         let stored = blocking(&self.handle, move || tree.checkpoint()).await?;
         let checkpoint = stored.max(self.state.lock().polled);
-        let changes = self.organization.storage().changes(self.realm, checkpoint).await?;
+        let changes = match self.organization.storage().changes(self.realm, checkpoint).await {
+            // What this process heard beyond that may have been a lie.
+            Err(error) if error.kind() == storage::ErrorKind::Rollback && checkpoint > stored => {
+                self.state.lock().polled = stored;
+                self.organization.storage().changes(self.realm, stored).await?
+            }
+            changes => changes?,
+        };
         let mut queue = self.outdated(checkpoint == 0, changes.items).await?;
         let again = {
             let state = self.state.lock();
@@ -152,6 +163,7 @@ impl Engine {
                 break;
             }
             let records = self.organization.storage().read(self.realm, &ids).await?;
+            self.refuse_missing(queue, &ids, &records, report);
             let opened = open_all(&self.organization, self.realm, &self.handle, records).await?;
             let mut read = Vec::new();
             for (id, result) in opened {
@@ -174,6 +186,19 @@ impl Engine {
             manifests.extend(read);
         }
         Ok(manifests)
+    }
+
+    /// A version that the storage named is there. One that only a folder lists may come later: others may upload the
+    /// folder first.
+    fn refuse_missing(&self, queue: &Queue, asked: &[VlobId], given: &[VlobRecord], report: &mut InboundReport) {
+        let given: BTreeSet<_> = given.iter().map(|record| record.id).collect();
+        for id in asked.iter().filter(|id| !given.contains(id)) {
+            if let Some(named) = queue.named.get(id) {
+                report.problems += 1;
+                let error = Error::new(ErrorKind::Untrusted, "the storage does not give a version that it named");
+                self.refuse_download(*id, Some(*named), &error);
+            }
+        }
     }
 
     async fn queue_unknown_children(&self, queue: &mut Queue, read: &[Manifest]) -> Result<()> {

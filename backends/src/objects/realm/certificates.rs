@@ -283,9 +283,8 @@ impl Certificates {
     }
 
     /// The bundle of a key with the access of `reader`.
-    pub(in crate::objects) fn bundle(&self, key_index: Option<u64>, reader: UserId) -> Result<KeysBundle> {
+    pub(in crate::objects) fn bundle(&self, key_index: u64, reader: UserId) -> Result<KeysBundle> {
         let not_found = |what| Error::new(ErrorKind::NotFound, what);
-        let key_index = key_index.unwrap_or(self.bundles.len() as u64);
         let index = key_index.checked_sub(1).and_then(|index| usize::try_from(index).ok());
         let bundle = index.and_then(|index| self.bundles.get(index));
         let bundle = bundle.ok_or_else(|| not_found("no such keys bundle"))?;
