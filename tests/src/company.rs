@@ -30,7 +30,7 @@ pub struct Company {
 
 enum Place {
     Directory(World),
-    Server { server: ParsecServer, dir: TempDir },
+    Server { server: Arc<ParsecServer>, dir: TempDir },
 }
 
 impl Company {
@@ -47,9 +47,18 @@ impl Company {
     /// The same on a server; `None` where this machine has none.
     pub async fn on_a_server(names: &[&str]) -> Result<Option<Self>> {
         let Some(server) = ParsecServer::start() else { return Ok(None) };
-        let token = server.bootstrap_token("Org").await;
+        let mut company = Self::founded(Arc::new(server), "Org").await?;
+        for name in names {
+            company.people.push(company.person(&company.people[0], name, UserProfile::Standard).await?);
+        }
+        Ok(Some(company))
+    }
+
+    /// On a server that others may be on too: the founder alone, whose organization is called so.
+    pub async fn founded(server: Arc<ParsecServer>, name: &str) -> Result<Self> {
+        let token = server.bootstrap_token(name).await;
         let new = NewOrganization {
-            organization_id: OrganizationId::new("Org")?,
+            organization_id: OrganizationId::new(name)?,
             human_handle: HumanHandle::new(Email::new("alice@example.com")?, "Alice")?,
             device_label: DeviceLabel::new("laptop")?,
             server_url: server.address().http_url(),
@@ -59,11 +68,12 @@ impl Company {
         founding.publish(&*connect(&server, &founder, &keys, Some(token))?).await?;
         let mut company = Self { people: Vec::new(), place: Place::Server { server, dir: tempfile::tempdir()? } };
         company.people.push(company.open(founder).await?);
-        for name in names {
-            let device = bring_in(&company.people[0], name, UserProfile::Standard).await?;
-            company.people.push(company.open(device).await?);
-        }
-        Ok(Some(company))
+        Ok(company)
+    }
+
+    /// A further person with a first device, brought in by an admin's device.
+    pub async fn person(&self, by: &Organization, name: &str, profile: UserProfile) -> Result<Arc<Organization>> {
+        self.open(bring_in(by, name, profile).await?).await
     }
 
     /// Both.

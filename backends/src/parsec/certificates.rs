@@ -152,6 +152,10 @@ impl ParsecStorage {
             Statement::CreateRealm { certificate, .. } => {
                 Request::new("realm_create").with_bytes("realm_role_certificate", &certificate)
             }
+            // Who takes over has the keys already.
+            Statement::Share { certificate, recipient, .. } if recipient == self.signer.user_id() => {
+                Request::new("realm_self_promote_to_owner").with_bytes("realm_role_certificate", &certificate)
+            }
             Statement::Share { certificate, key_index, access, .. } => Request::new("realm_share")
                 .with_bytes("realm_role_certificate", &certificate)
                 .with_bytes("recipient_keys_bundle_access", &access)
