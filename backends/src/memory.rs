@@ -17,7 +17,7 @@ use std::{
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
 use parsecfs_core::{
     certificate::{Certificate, RealmKeyRotationCertificate, RealmRole, UserProfile},
-    id::{BlockId, DeviceId, RealmId, RevealToken, UserId, VlobId},
+    id::{BlockId, DeviceId, RealmId, UserId, VlobId},
     storage::{
         Block, BlockStore, Bytes, Capabilities, CertificateBatch, CertificateCursor, CertificateStore, Changes, Error,
         ErrorKind, Event, EventSource, Invitations, KeysBundle, Result, Statement, Storage, VlobRecord, VlobStore,
@@ -77,14 +77,6 @@ impl MemoryServer {
     /// Forgets the blocks of the next `put` at once, as a storage does that sweeps up what no version names yet.
     pub fn lose_next_put(&self) {
         self.lock().loses_next_put = true;
-    }
-
-    /// The sealed device of the recovery that holds for a user, for who knows the token.
-    ///
-    /// # Errors
-    /// `NotFound` when there is none, or with another token.
-    pub fn reveal(&self, user: UserId, token: RevealToken) -> Result<Bytes> {
-        self.lock().recoveries.reveal(user, token)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -319,9 +311,10 @@ impl State {
                 self.caller(author, caller)?;
                 self.realm_mut(*realm)?.owner_says(author, caller, *realm, certificate)
             }
-            Statement::SetUpRecovery { brief, shares, reveal_token, sealed_device } => {
+            // Nobody is handed the sealed device here: this storage keeps no invitations.
+            Statement::SetUpRecovery { brief, shares, .. } => {
                 self.caller(author, caller)?;
-                self.set_up_recovery((author, caller), (brief, shares), *reveal_token, sealed_device)
+                self.set_up_recovery(author, caller, (brief, shares))
             }
             Statement::DeleteRecovery { certificate } => {
                 self.caller(author, caller)?;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use parsecfs_core::{
-    certificate::Certificate,
+    certificate::{Certificate, ShamirRecoveryBriefCertificate},
     id::UserId,
     storage::{Bytes, Error, ErrorKind, Result},
     time::Timestamp,
@@ -59,6 +59,14 @@ impl RecoveryCertificate {
             certificate: Arc::clone(certificate),
             shares: BTreeMap::new(),
         })
+    }
+
+    /// What a setup says; `None` of a deletion.
+    pub(crate) fn brief(&self) -> Option<ShamirRecoveryBriefCertificate> {
+        match claim_of(&self.certificate) {
+            Ok(Certificate::ShamirRecoveryBrief(brief)) => Some(brief),
+            _ => None,
+        }
     }
 
     /// What this reader is shown: the certificate and behind it the reader's own share, or nothing.

@@ -300,6 +300,11 @@ pub enum Invite {
     },
     /// Invite a further device of your own; prints the link to use there
     Device,
+    /// Invite somebody who lost every device, and whose shares you hold; prints the link to use there
+    Recovery {
+        /// Address, id, or start of the id
+        user: String,
+    },
     /// List the invitations that you may greet
     List,
     /// Take an invitation back

@@ -11,7 +11,9 @@ use serde_json::Value;
 
 use crate::{exit::Kind, failure::Failure, secret::Secret};
 
-pub use invitation::{GreetTurn, InvitationView, Invite, InvitedView, JoinRequest, JoinTurn, Said, Turn, WelcomedView};
+pub use invitation::{
+    GivenView, GreetTurn, InvitationView, Invite, InvitedView, JoinRequest, JoinTurn, Said, Turn, WelcomedView,
+};
 
 /// Longest line either side accepts; a request carries a password at most, a reply a list of workspaces.
 pub const LINE_BYTES_MAX: u64 = 16 << 20;

@@ -2,12 +2,14 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use parsecfs_backends::parsec::{self, Limits, ParsecStorage};
 use parsecfs_core::{
     certificate::UserProfile,
     local_device::LocalDevice,
     name::{DeviceLabel, Email, HumanHandle, OrganizationId},
+    storage::Invited,
+    url::InvitationLink,
 };
 use parsecfs_vfs::{
     clock::{Clock, SystemClock},
@@ -94,6 +96,18 @@ impl Company {
                 let storage = connect(server, &device, &keys, None)?;
                 let copy = dir.path().join(device.device_id.to_string());
                 Ok(Organization::open(device, keys, storage, &copy, Arc::new(SystemClock)).await?)
+            }
+        }
+    }
+
+    /// Somebody with a link to the organization and nothing else.
+    pub async fn guest(&self, link: &InvitationLink) -> Result<Arc<dyn Invited>> {
+        match &self.place {
+            Place::Directory(world) => world.guest(link).await,
+            Place::Server { server, .. } => {
+                let organization = link.organization.clone().context("a server has many organizations")?;
+                let clock = Arc::new(|| SystemClock.now());
+                Ok(parsec::Guest::open(&server.address(), organization, link.token, clock, Limits::default())?)
             }
         }
     }

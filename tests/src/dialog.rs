@@ -58,6 +58,16 @@ pub fn call_each_other(one: Terminal<'_>, other: Terminal<'_>) -> (Said, Said) {
     })
 }
 
+/// One who talks to the others, one after the other, within one command.
+pub fn call_in_turn(one: Terminal<'_>, others: Vec<Terminal<'_>>) -> (Said, Vec<Said>) {
+    let ((says, other_hears), (other_says, hears)) = (channel(), channel());
+    thread::scope(|scope| {
+        let one = scope.spawn(move || one.sit(&says, &hears));
+        let others = others.into_iter().map(|other| other.sit(&other_says, &other_hears)).collect();
+        (one.join().expect("a person does not panic"), others)
+    })
+}
+
 /// `None` when the person ended the command.
 fn answer(
     person: Person,
@@ -71,6 +81,8 @@ fn answer(
     for line in stderr.lines() {
         let line = line.expect("mountctl writes UTF-8");
         if line.starts_with("Read this code to ") {
+            // Those of the person before are of no use any more.
+            codes.clear();
             // The other one may have ended its command.
             let _ = says.send(line.rsplit(' ').next().expect("a code").to_owned());
         } else if line == "Number:" {

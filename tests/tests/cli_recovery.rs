@@ -1,9 +1,13 @@
-//! `mountctl device recovery setup`, `shares` and `delete`, and what the doctor tells of ways back, through the real
-//! program.
+//! Recovery by shares through the real program: `device recovery setup`, `shares` and `delete`, what the doctor tells of
+//! ways back, and coming back by `invite recovery` and `join`.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use parsecfs_tests::{cli::CliHome, company::Company};
+use parsecfs_tests::{
+    cli::CliHome,
+    company::Company,
+    dialog::{Person, Terminal, call_in_turn},
+};
 use serde_json::{Value, json};
 
 const BOB: &str = "bob@example.com";
@@ -105,4 +109,54 @@ fn the_audit_tells_of_setups_and_ends() {
     };
     assert_eq!(events(alice), ["shared_recovery_set_up", "shared_recovery_ended"]);
     assert_eq!(events(bob), ["shared_recovery_set_up", "recovery_share_given", "shared_recovery_ended"]);
+}
+
+/// Alice loses her laptop; Bob and Carol bring her back.
+fn back_by_shares(company: &Company) {
+    let [alice, bob, carol] = [0, 1, 2].map(|person| company.home(person).unwrap());
+    alice.ok(&["workspace", "create", "Photos"]);
+    let recipients = format!("{BOB},{CAROL}");
+    alice.ok(&["device", "recovery", "setup", "--recipients", &recipients, "--threshold", "2"]);
+    drop(alice);
+    assert_eq!(bob.fails(10, &["invite", "recovery", CAROL])["kind"], "not_found", "he holds none of hers");
+    let invited = carol.ok(&["invite", "recovery", "alice@example.com"]);
+    assert_eq!((&invited["type"], &invited["email"]), (&json!("recovery"), &json!("alice@example.com")));
+    let (url, token) = (invited["url"].as_str().unwrap(), invited["token"].as_str().unwrap());
+    let fresh = CliHome::new();
+    let join = ["join", url, "--auth", "keyfile", "--device-label", "new laptop"];
+    let greet = ["invite", "greet", token];
+
+    // Carol's code does not fit: nothing that Bob gave is lost, and the same command goes on.
+    let misheard = vec![
+        Terminal::new(&bob, &greet, Person::ComesBack),
+        Terminal::new(&carol, &["invite", "greet", "alice@example.com"], Person::Mishears),
+    ];
+    let (stopped, hosts) = call_in_turn(Terminal::new(&fresh, &join, Person::Careful), misheard);
+    assert_eq!((hosts[0].code, hosts[1].code, stopped.code), (Some(0), Some(12), Some(12)), "{hosts:?} {stopped:?}");
+    assert!(stopped.stderr.contains("gave is kept"), "{stopped:?}");
+    let given = hosts[0].json();
+    assert_eq!((&given["email"], given.get("device_id")), (&json!("alice@example.com"), None));
+
+    let careful = vec![Terminal::new(&carol, &greet, Person::Careful)];
+    let (joined, hosts) = call_in_turn(Terminal::new(&fresh, &join, Person::Careful), careful);
+    assert_eq!((joined.code, hosts[0].code), (Some(0), Some(0)), "{joined:?} {hosts:?}");
+    assert_eq!(joined.json()["email"], "alice@example.com");
+    assert_eq!(fresh.ok(&["workspace", "list"])[0]["name"], "Photos");
+    assert_eq!(fresh.ok(&["device", "list"]).as_array().unwrap().len(), 1, "the way back leaves no trace");
+    assert_eq!(bob.ok(&["invite", "list"])[0]["status"], "finished");
+    assert_eq!(fresh.fails(10, &join)["kind"], "not_found", "it was used");
+}
+
+#[test]
+fn who_lost_every_device_comes_back_in_a_directory() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    back_by_shares(&runtime.block_on(Company::in_a_directory(&["bob", "carol"])).unwrap());
+}
+
+#[test]
+fn who_lost_every_device_comes_back_on_a_server() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    if let Some(company) = runtime.block_on(Company::on_a_server(&["bob", "carol"])).unwrap() {
+        back_by_shares(&company);
+    }
 }

@@ -61,6 +61,7 @@ async fn greet(host: &mut Host, phone: &mut Phone) -> Result<std::result::Result
             }
             HostTurn::Welcomed(welcomed) => return Ok(Ok(welcomed)),
             HostTurn::Ended(ended) => return Ok(Err(ended)),
+            HostTurn::ShareGiven(_) => panic!("nobody lost anything"),
         }
     }
 }

@@ -14,13 +14,13 @@ use futures::{FutureExt, StreamExt};
 use parsecfs_backends::{
     conformance::{Identity, TestLogKeys, World},
     layer::lazy::Lazy,
-    objects::{self, ObjectStorage, Options},
+    objects::{self, ObjectStorage, Options, invitation::Guest},
 };
 use parsecfs_core::{
-    id::{RealmId, VlobId},
+    id::{InvitationToken, RealmId, VlobId},
     storage::{
-        CertificateCursor, CertificateStore, ErrorKind, Event, EventSource, Result, Statement, Storage, VlobStore,
-        WriteOutcome,
+        CertificateCursor, CertificateStore, ErrorKind, Event, EventSource, Invited, Result, Statement, Storage,
+        VlobStore, WriteOutcome,
     },
     time::Timestamp,
 };
@@ -256,7 +256,8 @@ async fn a_sealed_recovery_device_is_there_for_who_knows_the_token_until_the_rec
     let (setup, brief) = world.set_up_recovery(&alice, &bob);
     let Statement::SetUpRecovery { reveal_token, sealed_device, .. } = &setup else { unreachable!() };
     storage.append(setup.clone()).await.unwrap();
-    assert_eq!(objects::reveal(location, *reveal_token).await.unwrap(), *sealed_device);
+    let guest = Guest::open(location, InvitationToken::from_bytes([1; 16])).await.unwrap();
+    assert_eq!(guest.reveal(*reveal_token).await.unwrap(), *sealed_device);
     let names = || fs::read_dir(store.path().join("rec")).unwrap().map(|entry| entry.unwrap().file_name());
     let name = names().next().unwrap().into_string().unwrap();
     assert!(!name.contains(&reveal_token.to_string()));
@@ -265,16 +266,16 @@ async fn a_sealed_recovery_device_is_there_for_who_knows_the_token_until_the_rec
     let (again, _) = world.set_up_recovery(&alice, &bob);
     let Statement::SetUpRecovery { reveal_token: other, .. } = &again else { unreachable!() };
     assert_eq!(kind(storage.append(again.clone()).await), Some(ErrorKind::VersionConflict));
-    assert_eq!(kind(objects::reveal(location, *other).await), Some(ErrorKind::NotFound));
+    assert_eq!(kind(guest.reveal(*other).await), Some(ErrorKind::NotFound));
 
     // What a crash left of a deletion goes with the next statement about it.
     let kept = fs::read(store.path().join("rec").join(&name)).unwrap();
     storage.append(world.delete_recovery(&alice, &brief)).await.unwrap();
-    assert_eq!(kind(objects::reveal(location, *reveal_token).await), Some(ErrorKind::NotFound));
+    assert_eq!(kind(guest.reveal(*reveal_token).await), Some(ErrorKind::NotFound));
     fs::write(store.path().join("rec").join(&name), kept).unwrap();
     let (next, _) = world.set_up_recovery(&alice, &bob);
     storage.append(next).await.unwrap();
-    assert_eq!(kind(objects::reveal(location, *reveal_token).await), Some(ErrorKind::NotFound));
+    assert_eq!(kind(guest.reveal(*reveal_token).await), Some(ErrorKind::NotFound));
     assert_eq!(names().count(), 1);
 }
 

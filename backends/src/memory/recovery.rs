@@ -1,10 +1,10 @@
 //! Recovery by shares on the strict server.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use parsecfs_core::{
     certificate::{Certificate, ShamirRecoveryDeletionCertificate},
-    id::{DeviceId, RevealToken, UserId},
+    id::{DeviceId, UserId},
     storage::{Bytes, Error, Result},
     time::Timestamp,
 };
@@ -16,13 +16,7 @@ use crate::{recovery::RecoveryCertificate, statement::claim_of};
 #[derive(Default)]
 pub(super) struct Recoveries {
     certificates: Vec<RecoveryCertificate>,
-    active: HashMap<UserId, Active>,
-}
-
-struct Active {
-    setup: RecoveryCertificate,
-    reveal_token: RevealToken,
-    sealed_device: Bytes,
+    active: HashMap<UserId, RecoveryCertificate>,
 }
 
 impl Recoveries {
@@ -31,21 +25,14 @@ impl Recoveries {
         let new = self.certificates.iter().filter(|one| after.is_none_or(|after| one.timestamp > after));
         new.flat_map(|one| one.shown_to(reader)).collect()
     }
-
-    /// The sealed device of the setup that holds for a user, for who knows the token.
-    pub(super) fn reveal(&self, user: UserId, token: RevealToken) -> Result<Bytes> {
-        let active = self.active.get(&user).filter(|active| active.reveal_token == token);
-        active.map(|active| Arc::clone(&active.sealed_device)).ok_or_else(|| not_found("no such recovery"))
-    }
 }
 
 impl State {
     pub(super) fn set_up_recovery(
         &mut self,
-        (author, caller): (DeviceId, UserId),
+        author: DeviceId,
+        caller: UserId,
         (brief, shares): (&Bytes, &[Bytes]),
-        reveal_token: RevealToken,
-        sealed_device: &Bytes,
     ) -> Result<()> {
         let setup = RecoveryCertificate::setup(brief, shares)?;
         require(setup.user == caller, || denied("a recovery is set up by its own user"))?;
@@ -67,8 +54,7 @@ impl State {
         }
         require(!self.recoveries.active.contains_key(&caller), || conflict("there is a recovery already"))?;
         self.recovery_is_next(author, brief, setup.timestamp)?;
-        let active = Active { setup: setup.clone(), reveal_token, sealed_device: Arc::clone(sealed_device) };
-        self.recoveries.active.insert(caller, active);
+        self.recoveries.active.insert(caller, setup.clone());
         self.recoveries.certificates.push(setup);
         Ok(())
     }
@@ -80,9 +66,9 @@ impl State {
         let ShamirRecoveryDeletionCertificate { setup_to_delete_user_id, setup_to_delete_timestamp, .. } = said;
         require(setup_to_delete_user_id == caller, || denied("a recovery is deleted by its own user"))?;
         let active = self.recoveries.active.get(&caller);
-        let active = active.filter(|active| active.setup.timestamp == setup_to_delete_timestamp);
+        let active = active.filter(|active| active.timestamp == setup_to_delete_timestamp);
         let active = active.ok_or_else(|| conflict("there is no such recovery any more"))?;
-        require(active.setup.recipients == said.share_recipients, || misuse("the recipients are others"))?;
+        require(active.recipients == said.share_recipients, || misuse("the recipients are others"))?;
         self.recovery_is_next(author, certificate, said.timestamp)?;
         self.recoveries.active.remove(&caller);
         self.recoveries.certificates.push(RecoveryCertificate::deletion(certificate)?);

@@ -84,7 +84,8 @@ impl Shared {
                 Statement::SetUpRecovery { .. } => self.set_up_recovery(statement).await,
                 Statement::DeleteRecovery { .. } => {
                     self.append_to_organization(Change::of(statement)).await?;
-                    self.sweep_recoveries().await
+                    self.sweep_recoveries().await?;
+                    self.cancel_recovery_invitations().await
                 }
                 _ => self.append_to_organization(Change::of(statement)).await,
             },

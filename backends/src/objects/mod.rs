@@ -73,13 +73,13 @@ use parsecfs_core::{
     verify::{Proof, Verified},
 };
 
+pub use self::format::Format;
 use self::{
     directory::DirectoryVerbs,
     follow::{OrganizationLog, RealmLog},
     read::Bodies,
     verbs::Verbs,
 };
-pub use self::{format::Format, recovery::reveal};
 use crate::layer::lazy::Lazy;
 
 /// Largest sealed block: half of what a pack takes.

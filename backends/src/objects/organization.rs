@@ -199,11 +199,12 @@ impl Organization {
         self.check_time(claim.timestamp())?;
         // Somebody may have been faster.
         match &claim {
-            Certificate::ShamirRecoveryBrief(brief) if self.recoveries.holds(brief.user_id).is_some() => {
+            Certificate::ShamirRecoveryBrief(brief) if self.recoveries.setup(brief.user_id).is_some() => {
                 Err(conflict("there is a recovery already"))
             }
             Certificate::ShamirRecoveryDeletion(said)
-                if self.recoveries.holds(said.setup_to_delete_user_id) != Some(said.setup_to_delete_timestamp) =>
+                if self.recoveries.setup(said.setup_to_delete_user_id).map(|setup| setup.timestamp)
+                    != Some(said.setup_to_delete_timestamp) =>
             {
                 Err(conflict("there is no such recovery any more"))
             }

@@ -18,9 +18,7 @@ use parsecfs_core::{
 use parsecfs_crypto::sha256;
 
 use super::{
-    ObjectStorage, Shared,
-    directory::DirectoryVerbs,
-    directory_of,
+    Shared,
     entry::Change,
     key, misuse,
     verbs::{Created, Verbs},
@@ -72,10 +70,10 @@ impl Recoveries {
         self.certificates.last().map(|(last, _)| last.timestamp)
     }
 
-    /// Since when the setup that holds for a user does.
-    pub(super) fn holds(&self, user: UserId) -> Option<Timestamp> {
+    /// The setup that holds for a user.
+    pub(super) fn setup(&self, user: UserId) -> Option<&RecoveryCertificate> {
         let last = self.certificates.iter().rfind(|(one, _)| one.user == user);
-        last.and_then(|(one, object)| object.map(|_| one.timestamp))
+        last.and_then(|(one, object)| object.map(|_| one))
     }
 
     /// What a reader is shown after a time.
@@ -131,25 +129,8 @@ impl Shared {
     }
 }
 
-async fn reveal_over(verbs: &dyn Verbs, token: RevealToken) -> Result<Bytes> {
+/// The sealed device that a token opens, for somebody who has nothing but the place of the organization.
+pub(super) async fn reveal(verbs: &dyn Verbs, token: RevealToken) -> Result<Bytes> {
     let object = verbs.get(&key::recovery(&name_of(token))).await?.bytes;
     object.ok_or_else(|| Error::new(ErrorKind::NotFound, "there is no such recovery, or it was deleted"))
-}
-
-/// The sealed device that a token opens, for somebody who has nothing but the place of the organization.
-///
-/// # Errors
-/// `NotFound` when there is none, and those of [`DirectoryVerbs::open`].
-pub async fn reveal(location: &str, token: RevealToken) -> Result<Bytes> {
-    reveal_over(&DirectoryVerbs::open(directory_of(location)?)?, token).await
-}
-
-impl ObjectStorage {
-    /// The sealed device that a token opens.
-    ///
-    /// # Errors
-    /// `NotFound` when there is none.
-    pub async fn reveal(&self, token: RevealToken) -> Result<Bytes> {
-        reveal_over(&*self.shared.verbs, token).await
-    }
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use futures::{FutureExt, future::BoxFuture};
 use parsecfs_core::{
     document::Field,
-    id::{GreetingAttemptId, InvitationToken, UserId},
+    id::{GreetingAttemptId, InvitationToken, RevealToken, UserId},
     invite::{CancelReason, Side, Step},
     name::{Email, HumanHandle, OrganizationId},
     storage::{
-        Error, ErrorKind, Greeter, Invitation, InvitationInfo, InvitationStatus, Invitations, Invited, Invitee, Notice,
-        Result, StepAnswer,
+        Bytes, Error, ErrorKind, Greeter, Invitation, InvitationInfo, InvitationStatus, Invitations, Invited, Invitee,
+        Notice, Result, StepAnswer,
     },
     url::ServerAddr,
 };
@@ -32,7 +32,11 @@ impl Invitations for ParsecStorage {
             };
             let mut reply = self.call(request.with("send_email", &write)).await?.ok()?;
             let sent: String = reply.get("email_sent")?;
-            Ok((reply.get("token")?, if sent == "SUCCESS" { Notice::Sent } else { Notice::Failed }))
+            let token = reply.get("token")?;
+            if matches!(invitee, Invitee::Recovery { .. }) {
+                self.require_alive(token).await?;
+            }
+            Ok((token, if sent == "SUCCESS" { Notice::Sent } else { Notice::Failed }))
         }
         .boxed()
     }
@@ -101,6 +105,19 @@ impl Invitations for ParsecStorage {
     }
 }
 
+impl ParsecStorage {
+    /// A server (3.9.3) that cancelled an invitation because its recovery was deleted gives it out again for the next one,
+    /// dead as it is.
+    async fn require_alive(&self, token: InvitationToken) -> Result<()> {
+        let known = self.invitations().await?.into_iter().find(|known| known.token == token);
+        if known.is_some_and(|known| known.status != InvitationStatus::Pending) {
+            let why = "the server gives out nothing but an invitation that it cancelled with an earlier recovery";
+            return Err(Error::new(ErrorKind::Denied, why));
+        }
+        Ok(())
+    }
+}
+
 /// Somebody with an invitation to an organization on a server.
 pub struct Guest {
     server: Server,
@@ -165,6 +182,15 @@ impl Invited for Guest {
                 .with("greeting_attempt", &attempt)
                 .with("reason", &reason);
             done(self.call(request).await?, "greeting_attempt_already_cancelled")
+        }
+        .boxed()
+    }
+
+    fn reveal(&self, token: RevealToken) -> BoxFuture<'_, Result<Bytes>> {
+        async move {
+            let request = Request::new("invite_shamir_recovery_reveal").with("reveal_token", &token);
+            let sealed: Vec<u8> = self.call(request).await?.ok()?.get("ciphered_data")?;
+            Ok(sealed.into())
         }
         .boxed()
     }

@@ -10,9 +10,9 @@ use std::future::ready;
 
 use futures::future::BoxFuture;
 
-use super::{Error, ErrorKind, Result};
+use super::{Bytes, Error, ErrorKind, Result};
 use crate::{
-    id::{GreetingAttemptId, InvitationToken, UserId},
+    id::{GreetingAttemptId, InvitationToken, RevealToken, UserId},
     invite::{CancelReason, Side, Step},
     name::{Email, HumanHandle, OrganizationId},
     time::Timestamp,
@@ -132,7 +132,7 @@ pub trait Invitations: Send + Sync {
         none()
     }
 
-    /// Says that an invitation was used.
+    /// Says that an invitation was used. Those who greet say it of users and devices, a recovered user of the recovery.
     fn complete_invitation(&self, token: InvitationToken) -> BoxFuture<'_, Result<()>> {
         let _ = token;
         none()
@@ -195,4 +195,8 @@ pub trait Invited: Send + Sync {
         attempt: GreetingAttemptId,
         reason: CancelReason,
     ) -> BoxFuture<'_, Result<()>>;
+
+    /// The sealed device of the recovery that the invitation is for. `NotFound` with another token than the recovery was
+    /// set up with, or when it was deleted.
+    fn reveal(&self, token: RevealToken) -> BoxFuture<'_, Result<Bytes>>;
 }

@@ -25,6 +25,7 @@ use parsecfs_vfs::{
         Ended,
         guest::{Guest, GuestTurn, Wishes},
         host::{Host, HostTurn},
+        recovery::RecoveryGuest,
     },
     organization::Organization,
 };
@@ -33,13 +34,16 @@ use tokio::sync::Mutex as AsyncMutex;
 use super::{
     people,
     session::{self, Sessions},
+    views,
 };
 use crate::{
     daemon,
     exit::Kind,
     failure::{Failure, Result},
     output,
-    rpc::{GreetTurn, InvitationView, Invite, InvitedView, JoinRequest, JoinTurn, Profile, Said, Turn, WelcomedView},
+    rpc::{
+        self, GreetTurn, InvitationView, Invite, InvitedView, JoinRequest, JoinTurn, Profile, Said, Turn, WelcomedView,
+    },
 };
 
 /// So long an agent waits for a command to come back to its dialog.
@@ -50,12 +54,13 @@ const KEPT: Duration = Duration::from_secs(600);
 pub(super) struct Dialogs {
     hosts: Kept<(DeviceId, InvitationToken), Host>,
     guests: Kept<InvitationToken, Guest>,
+    pub(super) returns: Kept<InvitationToken, RecoveryGuest>,
 }
 
 /// A dialog, and when somebody last asked for it.
 type Touched<D> = (Arc<AsyncMutex<D>>, Instant);
 
-struct Kept<K, D>(Mutex<HashMap<K, Touched<D>>>);
+pub(super) struct Kept<K, D>(Mutex<HashMap<K, Touched<D>>>);
 
 impl<K, D> Default for Kept<K, D> {
     fn default() -> Self {
@@ -68,25 +73,25 @@ impl<K: Copy + Eq + Hash, D> Kept<K, D> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn get(&self, key: K) -> Option<Arc<AsyncMutex<D>>> {
+    pub(super) fn get(&self, key: K) -> Option<Arc<AsyncMutex<D>>> {
         let mut kept = self.lock();
         let (dialog, touched) = kept.get_mut(&key)?;
         *touched = Instant::now();
         Some(Arc::clone(dialog))
     }
 
-    fn put(&self, key: K, dialog: D) -> Arc<AsyncMutex<D>> {
+    pub(super) fn put(&self, key: K, dialog: D) -> Arc<AsyncMutex<D>> {
         let dialog = Arc::new(AsyncMutex::new(dialog));
         self.lock().insert(key, (Arc::clone(&dialog), Instant::now()));
         dialog
     }
 
-    fn forget(&self, key: K) {
+    pub(super) fn forget(&self, key: K) {
         self.lock().remove(&key);
     }
 
     /// Nothing comes of a dialog about an invitation that is over.
-    fn forget_if_gone(&self, key: K, error: &parsecfs_vfs::error::Error) {
+    pub(super) fn forget_if_gone(&self, key: K, error: &parsecfs_vfs::error::Error) {
         if error.kind() == ErrorKind::NotFound {
             self.forget(key);
         }
@@ -103,8 +108,8 @@ impl<K: Copy + Eq + Hash, D> Kept<K, D> {
 impl Dialogs {
     /// Whether a command may come back to one.
     pub(super) fn engaged(&self) -> bool {
-        // Both, so that both forget.
-        self.hosts.is_engaged() | self.guests.is_engaged()
+        // All of them, so that all forget.
+        self.hosts.is_engaged() | self.guests.is_engaged() | self.returns.is_engaged()
     }
 
     /// Goes on with letting a guest in, until the person has something to do.
@@ -140,14 +145,21 @@ impl Dialogs {
                 self.hosts.forget(key);
                 Err(stopped(ended, "the guest", "mountctl invite greet"))
             }
+            HostTurn::ShareGiven(user) => {
+                self.hosts.forget(key);
+                let user = organization.users().into_iter().find(|known| known.id == user).map(views::user);
+                let user = user.ok_or_else(|| Failure::new(Kind::NotFound, "this person is not known"))?;
+                let rpc::UserView { user_id, email, name, .. } = user;
+                Ok(Turn::Done(WelcomedView { user_id, email, name, device_id: None, device: None }))
+            }
             HostTurn::Welcomed(welcomed) => {
                 self.hosts.forget(key);
                 Ok(Turn::Done(WelcomedView {
                     user_id: welcomed.user.to_string(),
                     email: welcomed.human_handle.email().to_string(),
                     name: welcomed.human_handle.label().to_owned(),
-                    device_id: welcomed.device.to_string(),
-                    device: welcomed.label.to_string(),
+                    device_id: Some(welcomed.device.to_string()),
+                    device: Some(welcomed.label.to_string()),
                 }))
             }
         }
@@ -156,10 +168,16 @@ impl Dialogs {
     /// Goes on with the guest's side, until the person has something to do.
     pub(super) async fn join(&self, sessions: &Sessions, request: JoinRequest) -> Result<JoinTurn> {
         let link = parse(request.link.reveal())?;
+        if link.kind == LinkKind::Recovery {
+            return self.return_by_shares(sessions, link, request).await;
+        }
         let token = link.token;
         let dialog = match self.guests.get(token) {
             Some(dialog) => dialog,
-            None => self.guests.put(token, begin(link, &request).await?),
+            None => {
+                sessions.require_usable(&request.device.protection).await?;
+                self.guests.put(token, begin(link, &request).await?)
+            }
         };
         let mut guest = dialog.try_lock().map_err(|_| engaged())?;
         match request.said {
@@ -220,11 +238,12 @@ pub(super) async fn invited(link: &str) -> Result<InvitedView> {
         kind: link.kind.to_string(),
         email,
         name: info.human_handle.map(|handle| handle.label().to_owned()),
+        threshold: matches!(info.invitee, Invitee::Recovery { .. }).then_some(info.threshold),
         greeters: info.greeters.into_iter().filter_map(|greeter| Some(greeter.human_handle?.to_string())).collect(),
     })
 }
 
-async fn look(link: &InvitationLink, door: &dyn Invited) -> Result<parsecfs_core::storage::InvitationInfo> {
+pub(super) async fn look(link: &InvitationLink, door: &dyn Invited) -> Result<parsecfs_core::storage::InvitationInfo> {
     let info = door.info().await.map_err(|error| gone(error.into()))?;
     if kind_of(&info.invitee) == link.kind {
         return Ok(info);
@@ -244,7 +263,7 @@ pub(crate) fn no_link() -> Failure {
 }
 
 /// One that is no longer there, or never was.
-fn gone(error: parsecfs_vfs::error::Error) -> Failure {
+pub(super) fn gone(error: parsecfs_vfs::error::Error) -> Failure {
     match error.kind() {
         ErrorKind::NotFound => Failure { hint: None, ..Failure::from(error) }.hint("ask for a new invitation"),
         _ => error.into(),
@@ -256,6 +275,7 @@ pub(super) async fn invite(organization: &Organization, wish: Invite) -> Result<
     let (invitee, write) = match wish {
         Invite::User { email, write } => (Invitee::User { email: address(&email)? }, write),
         Invite::Device => (Invitee::Device, false),
+        Invite::Recovery { user } => (Invitee::Recovery { user: people::find(organization, &user)?.id }, false),
     };
     let invited = organization.invite(&invitee, write).await;
     let (link, notice) = invited.map_err(|error| people::refused_to_admins(organization, error))?;
@@ -264,7 +284,7 @@ pub(super) async fn invite(organization: &Organization, wish: Invite) -> Result<
         Notice::Failed => write.then_some(false),
         Notice::Never => None,
     };
-    Ok(InvitationView { email_sent, ..view(&link, &invitee, InvitationStatus::Pending) })
+    Ok(InvitationView { email_sent, ..view(organization, &link, &invitee, InvitationStatus::Pending) })
 }
 
 /// Every invitation that this user may greet.
@@ -289,14 +309,16 @@ pub(super) async fn cancel(organization: &Organization, text: &str) -> Result<In
 fn told(organization: &Organization, known: &Invitation) -> InvitationView {
     let link = organization.link(kind_of(&known.invitee), known.token);
     let created_at = Some(output::time(known.created.as_micros()));
-    InvitationView { created_at, ..view(&link, &known.invitee, known.status) }
+    InvitationView { created_at, ..view(organization, &link, &known.invitee, known.status) }
 }
 
-fn view(link: &InvitationLink, invitee: &Invitee, status: InvitationStatus) -> InvitationView {
-    let email = match invitee {
-        Invitee::User { email } => Some(email.as_str().to_owned()),
-        Invitee::Device | Invitee::Recovery { .. } => None,
-    };
+fn view(
+    organization: &Organization,
+    link: &InvitationLink,
+    invitee: &Invitee,
+    status: InvitationStatus,
+) -> InvitationView {
+    let email = guest_address(organization, invitee);
     let status = match status {
         InvitationStatus::Pending => "pending",
         InvitationStatus::Finished => "finished",
@@ -310,6 +332,19 @@ fn view(link: &InvitationLink, invitee: &Invitee, status: InvitationStatus) -> I
         status: status.to_owned(),
         created_at: None,
         email_sent: None,
+    }
+}
+
+/// Whose link it is, where that is not one's own.
+fn guest_address(organization: &Organization, invitee: &Invitee) -> Option<String> {
+    match invitee {
+        Invitee::User { email } => Some(email.as_str().to_owned()),
+        Invitee::Device => None,
+        Invitee::Recovery { user } => {
+            let trust = organization.trust();
+            let handle = trust.user(*user)?.certificate().human_handle.as_ref()?;
+            Some(handle.email().to_string())
+        }
     }
 }
 
@@ -329,7 +364,9 @@ async fn find(organization: &Organization, text: &str) -> Result<Invitation> {
     let known = organization.storage().invitations().await?;
     let token = InvitationLink::parse(text).map_or_else(|_| text.to_ascii_lowercase(), |link| link.token.to_string());
     let by_token = |known: &Invitation| token.len() >= TOKEN_START_MIN && known.token.to_string().starts_with(&token);
-    let by_email = |known: &Invitation| matches!(&known.invitee, Invitee::User { email } if email.as_str().eq_ignore_ascii_case(text));
+    let by_email = |known: &Invitation| {
+        guest_address(organization, &known.invitee).is_some_and(|email| email.eq_ignore_ascii_case(text))
+    };
     let mut fitting: Vec<_> = known.into_iter().filter(|known| by_token(known) || by_email(known)).collect();
     if fitting.iter().any(|known| known.status == InvitationStatus::Pending) {
         fitting.retain(|known| known.status == InvitationStatus::Pending);
@@ -347,21 +384,21 @@ fn address(text: &str) -> Result<Email> {
     Email::new(text.trim()).map_err(|_| Failure::new(Kind::Usage, "this is not an e-mail address"))
 }
 
-fn heard(code: Option<String>) -> Result<Option<SasCode>> {
+pub(super) fn heard(code: Option<String>) -> Result<Option<SasCode>> {
     let wrong = |_| Failure::new(Kind::Usage, "a code has four letters or digits");
     code.map(|code| SasCode::parse(&code).map_err(wrong)).transpose()
 }
 
-fn choose<T>(codes: &[SasCode]) -> Turn<T> {
+pub(super) fn choose<T>(codes: &[SasCode]) -> Turn<T> {
     Turn::Choose(codes.iter().map(ToString::to_string).collect())
 }
 
-fn engaged() -> Failure {
+pub(super) fn engaged() -> Failure {
     Failure::new(Kind::Busy, "another command is in the middle of this invitation").hint("go on there, or end it first")
 }
 
 /// Why nobody was let in, in words for this side.
-fn stopped(ended: Ended, other: &str, again: &str) -> Failure {
+pub(super) fn stopped(ended: Ended, other: &str, again: &str) -> Failure {
     let Ended { by_us, reason } = ended;
     let tampered = "somebody may be between you two: talk on another line before you try again";
     match reason {

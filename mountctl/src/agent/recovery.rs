@@ -1,18 +1,31 @@
 //! What the agent does about recovery by shares. People are found by address; each refusal names the person it is about.
+//!
+//! Shares that somebody was given on the way back stay in memory like any dialog: a command that was interrupted, or an
+//! exchange that failed, finds them there as long as this agent lives.
 
 use std::{collections::BTreeMap, num::NonZeroU8};
 
+use parsecfs_core::{storage::Greeter, url::InvitationLink};
 use parsecfs_vfs::{
     error::ErrorKind,
+    invitation::recovery::{RecoveryGuest, RecoveryTurn},
     organization::{Organization, SharedRecovery, plan_shares},
 };
 
-use super::{people, views};
+use super::{
+    invitations::{Dialogs, choose, engaged, gone, heard, look, stopped},
+    people,
+    session::Sessions,
+    views,
+};
 use crate::{
+    daemon,
     exit::Kind,
     failure::{Failure, Result},
     output,
-    rpc::{HolderView, Recipient, RecoverySharesView, SharedRecoveryView},
+    rpc::{
+        GivenView, HolderView, JoinRequest, JoinTurn, Recipient, RecoverySharesView, Said, SharedRecoveryView, Turn,
+    },
 };
 
 const NAME_OTHERS: &str = "name people of the organization who are not revoked, and not yourself";
@@ -79,4 +92,59 @@ fn view(shared: SharedRecovery) -> SharedRecoveryView {
             .map(|(holder, shares)| HolderView { user: views::user(holder), shares: shares.get() })
             .collect(),
     }
+}
+
+impl Dialogs {
+    /// Goes on with collecting shares, until the person has something to do.
+    pub(super) async fn return_by_shares(
+        &self,
+        sessions: &Sessions,
+        link: InvitationLink,
+        request: JoinRequest,
+    ) -> Result<JoinTurn> {
+        let token = link.token;
+        let dialog = match self.returns.get(token) {
+            Some(dialog) => dialog,
+            None => {
+                sessions.require_usable(&request.device.protection).await?;
+                let door = daemon::invited(&link).await?;
+                let info = look(&link, &*door).await?;
+                self.returns.put(token, RecoveryGuest::new(link, door, info)?)
+            }
+        };
+        let mut guest = dialog.try_lock().map_err(|_| engaged())?;
+        match request.said {
+            Said::Nothing => {}
+            Said::Told => guest.told(),
+            Said::Heard(code) => guest.choose(heard(code)?),
+        }
+        let turn = guest.advance().await.inspect_err(|error| self.returns.forget_if_gone(token, error));
+        match turn.map_err(gone)? {
+            RecoveryTurn::Tell(code) => Ok(Turn::Tell(code.to_string())),
+            RecoveryTurn::Choose(codes) => Ok(choose(&codes)),
+            RecoveryTurn::Given { by, missing } => {
+                let others = guest.others().map(name).collect();
+                Ok(Turn::Given(GivenView { by: name(&by), missing, others }))
+            }
+            RecoveryTurn::Ended(ended) => {
+                let failure = stopped(ended, "the other one", "mountctl join");
+                if guest.givers().next().is_none() {
+                    return Err(failure);
+                }
+                let givers: Vec<_> = guest.givers().map(name).collect();
+                Err(failure.context(format_args!("what {} gave is kept", givers.join(", "))))
+            }
+            RecoveryTurn::Misled(by) => Ok(Turn::Misled(name(&by))),
+            RecoveryTurn::Recovered(device) => {
+                let back = sessions.come_back(*device, request.device, Some(token)).await?;
+                self.returns.forget(token);
+                Ok(Turn::Done(back))
+            }
+        }
+    }
+}
+
+/// Name and address, or the id where these are not known.
+fn name(greeter: &Greeter) -> String {
+    greeter.human_handle.as_ref().map_or_else(|| greeter.user.to_string(), ToString::to_string)
 }

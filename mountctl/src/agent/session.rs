@@ -10,7 +10,7 @@ use std::{
 
 use parsecfs_core::{
     certificate::DevicePurpose,
-    id::DeviceId,
+    id::{DeviceId, InvitationToken},
     local_device::LocalDevice,
     name::{DeviceLabel, Email, HumanHandle, OrganizationId},
     storage::Storage,
@@ -132,7 +132,6 @@ impl Sessions {
         passphrase: Secret,
         device: rpc::NewDevice,
     ) -> Result<rpc::DeviceView> {
-        let label = label(&device.label)?;
         self.require_usable(&device.protection).await?;
         let recovery = blocking(move || {
             open_recovery(&file, passphrase.reveal()).map_err(|error| match error.kind() {
@@ -142,8 +141,31 @@ impl Sessions {
             })
         })
         .await?;
-        let old = self.join(recovery).await?;
-        let fresh = old.create_device(label, DevicePurpose::Standard).await;
+        self.come_back(recovery, device, None).await
+    }
+
+    /// Makes a device by one that serves for nothing else, whose traces here then go. By shares, `invitation` is used then.
+    pub(super) async fn come_back(
+        &self,
+        way_back: LocalDevice,
+        device: rpc::NewDevice,
+        invitation: Option<InvitationToken>,
+    ) -> Result<rpc::DeviceView> {
+        let label = label(&device.label)?;
+        let old = self.join(way_back).await?;
+        let made = match invitation {
+            Some(_) => old.return_by_shares(label).await,
+            None => old.create_device(label, DevicePurpose::Standard).await,
+        };
+        let saved = match made {
+            Ok(fresh) => self.save(fresh.clone(), device.protection).await.map(|()| fresh.device_id),
+            Err(error) => Err(error.into()),
+        };
+        if let (Ok(_), Some(token)) = (&saved, invitation)
+            && let Err(error) = old.storage().complete_invitation(token).await
+        {
+            tracing::warn!(kind = ?error.kind(), "an invitation that was used stays open");
+        }
         let store = self.home.device_store(old.device_id());
         drop(old);
         blocking(move || {
@@ -151,9 +173,7 @@ impl Sessions {
             gone.map_err(|error| Failure::io("cannot remove what the recovery device kept", &error))
         })
         .await?;
-        let fresh = fresh?;
-        self.save(fresh.clone(), device.protection).await?;
-        self.device(fresh.device_id)
+        self.device(saved?)
     }
 
     /// Protects a device's file in another way.
@@ -180,7 +200,7 @@ impl Sessions {
     }
 
     /// Before something is made that is of no use when its device cannot be saved.
-    async fn require_usable(&self, protection: &rpc::Protection) -> Result<()> {
+    pub(super) async fn require_usable(&self, protection: &rpc::Protection) -> Result<()> {
         let protection = protection.clone();
         blocking(move || {
             DeviceStore::require_usable(&unlock(&protection, &OsKeyring)).map_err(|error| unsaved(error, &protection))

@@ -26,6 +26,18 @@ pub(super) fn run<T: DeserializeOwned>(
                 Said::Told
             }
             Turn::Choose(codes) => Said::Heard(choose(output, other, &codes)?),
+            Turn::Given(given) => {
+                let next = match given.missing {
+                    0 => "that is enough".to_owned(),
+                    missing => format!("{missing} more needed; call one of: {}", given.others.join(", ")),
+                };
+                output.note(&format!("{} gave: {next}.", given.by));
+                Said::Nothing
+            }
+            Turn::Misled(by) => {
+                output.note(&format!("warning: what {by} gave is of another recovery; the others' shares are enough."));
+                Said::Nothing
+            }
             Turn::Done(done) => return Ok(done),
         };
     }

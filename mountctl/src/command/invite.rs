@@ -6,13 +6,14 @@ use crate::{
     command::Context,
     failure::Result,
     output::table,
-    rpc::{self, DeviceCall, GreetTurn, InvitationView, Profile, Said},
+    rpc::{self, DeviceCall, GreetTurn, InvitationView, Profile, Said, WelcomedView},
 };
 
 pub(super) fn run(context: &Context, command: Invite) -> Result<()> {
     match command {
         Invite::User { email, no_email } => invite(context, rpc::Invite::User { email, write: !no_email }),
         Invite::Device => invite(context, rpc::Invite::Device),
+        Invite::Recovery { user } => invite(context, rpc::Invite::Recovery { user }),
         Invite::List => {
             let list: Vec<InvitationView> = context.ask_device(DeviceCall::Invitations)?;
             context.output.answer(&list, |list| text(list))
@@ -33,6 +34,11 @@ fn invite(context: &Context, wish: rpc::Invite) -> Result<()> {
         Some(false) => context.output.note("The server could not write to the guest: send the link yourself."),
         None => context.output.note("Send the link to the guest; only one of you two should ever use it."),
     }
+    if made.kind == "recovery" {
+        context
+            .output
+            .note("Whoever gets enough shares is that person: be sure that you know the voice, you and the others.");
+    }
     context.output.note(&format!("Then call each other, and: mountctl invite greet {}", made.token));
     Ok(())
 }
@@ -45,11 +51,19 @@ fn greet(context: &Context, invitation: &str, profile: Profile) -> Result<()> {
         let call = DeviceCall::Greet { invitation: invitation.to_owned(), profile, said };
         context.ask_device::<GreetTurn>(call)
     })?;
-    context.output.answer(&done, |done| {
-        format!("user    {} <{}>\ndevice  {}\nid      {}", done.name, done.email, done.device, done.device_id)
-    })?;
-    context.output.note("next: mountctl workspace share WORKSPACE EMAIL ROLE");
+    context.output.answer(&done, welcomed)?;
+    if done.device.is_some() {
+        context.output.note("next: mountctl workspace share WORKSPACE EMAIL ROLE");
+    }
     Ok(())
+}
+
+fn welcomed(done: &WelcomedView) -> String {
+    let user = format!("user    {} <{}>", done.name, done.email);
+    match (&done.device, &done.device_id) {
+        (Some(device), Some(id)) => format!("{user}\ndevice  {device}\nid      {id}"),
+        _ => format!("{user}\nhas the shares that you held"),
+    }
 }
 
 fn text(list: &[InvitationView]) -> String {

@@ -17,9 +17,16 @@ pub(super) fn run(context: &Context, arguments: Join) -> Result<()> {
     let link = Secret::new(url);
     let invited: InvitedView = context.client.call(&Request::Invited { link: link.clone() })?;
     let greeters = if invited.greeters.is_empty() { "somebody there".to_owned() } else { invited.greeters.join(", ") };
-    let what = if invited.kind == "user" { "become a user of" } else { "have a further device in" };
+    let what = match invited.kind.as_str() {
+        "user" => "become a user of",
+        "recovery" => "come back to",
+        _ => "have a further device in",
+    };
     let whom = invited.email.clone().unwrap_or_else(|| "you".to_owned());
     context.output.note(&format!("{whom} is invited to {what} {}. Call one of: {greeters}.", invited.organization));
+    if let Some(threshold) = invited.threshold {
+        context.output.note(&format!("{threshold} shares are needed: one of them after the other."));
+    }
     let name = who(context, &invited, email, name)?;
     let device = context.new_device(device)?;
     context

@@ -19,6 +19,11 @@ pub enum Invite {
     },
     /// A further device of one's own.
     Device,
+    /// Somebody who lost every device, of whom one holds shares.
+    Recovery {
+        /// Address, id, or start of the id.
+        user: String,
+    },
 }
 
 /// What the person said to the last question of a dialog.
@@ -41,8 +46,23 @@ pub enum Turn<T> {
     Tell(String),
     /// Find the code that the other person reads.
     Choose(Vec<String>),
+    /// Somebody gave shares; ask on for the next one.
+    Given(GivenView),
+    /// What this person gave is not of this recovery; it goes on without.
+    Misled(String),
     /// It is done.
     Done(T),
+}
+
+/// Shares that were given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenView {
+    /// Address of who gave them, or id where that is not known.
+    pub by: String,
+    /// How many more are needed.
+    pub missing: u8,
+    /// Names and addresses of those who may still give.
+    pub others: Vec<String>,
 }
 
 /// An invitation, for those who may greet.
@@ -55,7 +75,7 @@ pub struct InvitationView {
     /// `user`, `device`, `recovery`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The guest's address, where one is invited to become a user.
+    /// Address of who is invited to become a user, or to come back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
     /// `pending`, `finished`, `cancelled`.
@@ -81,9 +101,12 @@ pub struct InvitedView {
     pub name: Option<String>,
     /// Names of those who may greet, where they are known.
     pub greeters: Vec<String>,
+    /// Shares that a recovery needs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<u8>,
 }
 
-/// Who was let in.
+/// Who was let in, or who was given shares.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WelcomedView {
     /// 32 hexadecimal digits.
@@ -92,10 +115,12 @@ pub struct WelcomedView {
     pub email: String,
     /// Name.
     pub name: String,
-    /// 32 hexadecimal digits.
-    pub device_id: String,
+    /// 32 hexadecimal digits; absent when shares were given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_id: Option<String>,
     /// Name of the device.
-    pub device: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
 }
 
 /// The guest's part of a dialog.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use futures::future::select_all;
 use parsecfs_core::{
     certificate::UserProfile,
     id::{DeviceId, RealmId, UserId},
@@ -14,7 +13,7 @@ use parsecfs_core::{
 };
 use parsecfs_crypto::{PrivateKey, SecretKey, SigningKey, VerifyKey, sas::SasCode};
 
-use super::{Dialog, Ended, Line, Turn, broken_dialog, undecipherable};
+use super::{Dialog, Ended, Line, Turn, broken_dialog, meet_one, undecipherable};
 use crate::{
     error::{Error, ErrorKind, Result},
     organization::random_id,
@@ -56,8 +55,8 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Begins to use an invitation. `Unsupported` for a kind that needs another way, `InvalidArgument` when the wishes do
-    /// not fit it.
+    /// Begins to use an invitation. `InvalidArgument` when the wishes do not fit it, or when it is for a
+    /// [`RecoveryGuest`](super::recovery::RecoveryGuest).
     pub fn new(link: InvitationLink, door: &Arc<dyn Invited>, info: InvitationInfo, wishes: Wishes) -> Result<Self> {
         match (&info.invitee, &wishes.human_handle) {
             (Invitee::User { email }, Some(handle)) if handle.email() == email => {}
@@ -66,7 +65,7 @@ impl Guest {
             }
             (Invitee::Device, _) => {}
             (Invitee::Recovery { .. }, _) => {
-                return Err(Error::new(ErrorKind::Unsupported, "recovery by shares is not in this version"));
+                return Err(Error::new(ErrorKind::InvalidArgument, "the invitation is for a recovery"));
             }
         }
         if info.greeters.is_empty() {
@@ -114,7 +113,7 @@ impl Guest {
 
     /// Goes on until the person, or the caller, has something to do. After an error the next call tries again.
     pub async fn advance(&mut self) -> Result<GuestTurn> {
-        self.meet().await?;
+        meet_one(&mut self.dialogs).await?;
         loop {
             let [dialog] = self.dialogs.as_mut_slice() else { return Err(broken_dialog()) };
             match dialog.advance().await? {
@@ -129,29 +128,6 @@ impl Guest {
                 },
             }
         }
-    }
-
-    /// Finds out which of those who may greet is there. The others are told that nobody comes.
-    async fn meet(&mut self) -> Result<()> {
-        while self.dialogs.len() > 1 {
-            let (met, index, _) = select_all(self.dialogs.iter_mut().map(|dialog| Box::pin(dialog.meet()))).await;
-            let first = self.dialogs.swap_remove(index);
-            match met {
-                Ok(()) => {
-                    let others = std::mem::replace(&mut self.dialogs, vec![first]);
-                    for other in others {
-                        other.tell_the_other(CancelReason::Manually).await;
-                    }
-                }
-                // This one was revoked meanwhile, or is no admin any more.
-                Err(error) if error.kind() == ErrorKind::Denied => {}
-                Err(error) => {
-                    self.dialogs.push(first);
-                    return Err(error);
-                }
-            }
-        }
-        Ok(())
     }
 
     fn introduce(&mut self) -> Result<()> {

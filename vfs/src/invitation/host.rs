@@ -5,7 +5,10 @@ use std::sync::Arc;
 use parsecfs_core::{
     certificate::{DevicePurpose, UserProfile},
     id::{DeviceId, InvitationToken, UserId},
-    invite::{CancelReason, InviteDeviceConfirmation, InviteDeviceData, InviteUserConfirmation, InviteUserData},
+    invite::{
+        CancelReason, InviteDeviceConfirmation, InviteDeviceData, InviteShamirRecoveryConfirmation,
+        InviteShamirRecoveryData, InviteUserConfirmation, InviteUserData,
+    },
     name::{DeviceLabel, Email, HumanHandle},
     statement::{NewDevice, NewUser},
     storage::{Invitation, InvitationStatus, Invitee, Notice},
@@ -41,6 +44,8 @@ pub enum HostTurn {
     Choose(Vec<SasCode>),
     /// Nothing: the guest is in.
     Welcomed(Welcomed),
+    /// Nothing: this user, who lost every device, has the shares that one held.
+    ShareGiven(UserId),
     /// Nothing: it ended without success.
     Ended(Ended),
 }
@@ -60,8 +65,10 @@ impl Organization {
     /// Invites somebody to become a user, or a further device of this user. With `write`, the storage tells the guest if
     /// it can.
     pub async fn invite(&self, invitee: &Invitee, write: bool) -> Result<(InvitationLink, Notice)> {
-        if let Invitee::User { email } = invitee {
-            self.may_invite(email).await?;
+        match invitee {
+            Invitee::User { email } => self.may_invite(email).await?,
+            Invitee::Device => {}
+            Invitee::Recovery { user } => self.require_shares(*user).await?,
         }
         let (token, notice) = self.storage().invite(invitee, write).await?;
         let kind = match invitee {
@@ -84,6 +91,15 @@ impl Organization {
         self.poll().await?;
         self.allowed(self.trust().may_administrate(self.user_id(), self.clock().now()))?;
         self.require_free(email)
+    }
+
+    /// Whoever holds no shares has nothing to give; whoever is revoked cannot come back.
+    async fn require_shares(&self, user: UserId) -> Result<()> {
+        self.poll().await?;
+        if self.trust().user(user).is_some_and(|user| user.revoked().is_some()) {
+            return Err(Error::new(ErrorKind::Denied, "this user is revoked and cannot be recovered"));
+        }
+        self.open_shares(user).map(drop)
     }
 
     /// `Exists` when somebody who is not revoked has this address.
@@ -115,8 +131,9 @@ impl Organization {
         let user = match invitation.invitee {
             Invitee::User { .. } => UserId::from_bytes(random_id()),
             Invitee::Device => self.user_id(),
-            Invitee::Recovery { .. } => {
-                return Err(Error::new(ErrorKind::Unsupported, "recovery by shares is not in this version"));
+            Invitee::Recovery { user } => {
+                self.require_shares(user).await?;
+                user
             }
         };
         let dialog = Dialog::new(Line::Host { storage: Arc::clone(self.storage()), token });
@@ -150,6 +167,8 @@ impl Host {
                 Turn::Ended(ended) => return Ok(HostTurn::Ended(ended)),
                 Turn::HandOver => self.welcome().await?,
                 Turn::Accept => self.dialog.accepted(),
+                // The guest says itself that it is back; others may still have to give shares.
+                Turn::Done if self.is_share() => return Ok(HostTurn::ShareGiven(self.ids.0)),
                 Turn::Done => {
                     self.organization.storage().complete_invitation(self.invitation.token).await?;
                     return self.welcomed.clone().map(HostTurn::Welcomed).ok_or_else(broken_dialog);
@@ -172,7 +191,7 @@ impl Host {
                 Ok(data) => self.new_device(data, key).await,
                 Err(error) => Err(Refused::Guest(undecipherable(&error))),
             },
-            Invitee::Recovery { .. } => Err(Refused::Host(broken_dialog())),
+            Invitee::Recovery { user } => return self.give_shares(*user),
         };
         match made {
             Ok((welcomed, sealed)) => {
@@ -193,6 +212,25 @@ impl Host {
                 Err(error)
             }
         }
+    }
+
+    fn is_share(&self) -> bool {
+        matches!(self.invitation.invitee, Invitee::Recovery { .. })
+    }
+
+    /// Hands over what this user holds.
+    fn give_shares(&mut self, user: UserId) -> Result<()> {
+        let key = self.dialog.exchange.shared_key().ok_or_else(broken_dialog)?;
+        let received = self.dialog.exchange.received().ok_or_else(broken_dialog)?;
+        match InviteShamirRecoveryData::open(received, key) {
+            Ok(InviteShamirRecoveryData) => {
+                let weighted_share = self.organization.open_shares(user)?;
+                let sealed = InviteShamirRecoveryConfirmation { weighted_share }.seal(key);
+                self.dialog.hand_over(sealed);
+            }
+            Err(error) => self.dialog.end(undecipherable(&error)),
+        }
+        Ok(())
     }
 
     async fn new_user(&self, data: InviteUserData, key: &SecretKey) -> Made {

@@ -5,6 +5,7 @@
 //! | this one | [`Dialog`]: one exchange over a storage, with people to ask |
 //! | [`host`] | the member who lets somebody in |
 //! | [`guest`] | whoever is let in |
+//! | [`recovery`] | whoever lost every device, and comes back by shares |
 //!
 //! How a secret travels: the [`Exchange`] says what to post, the storage carries it, and the other side's step comes
 //! back from polling. When both people said that the codes fit, the guest seals its new public keys for the host, the
@@ -18,10 +19,11 @@
 
 pub mod guest;
 pub mod host;
+pub mod recovery;
 
 use std::{sync::Arc, time::Duration};
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, select_all};
 use parsecfs_core::{
     id::{GreetingAttemptId, InvitationToken, UserId},
     invite::{CancelReason, Exchange, NONCE_BYTES, Next, Side, Step},
@@ -115,6 +117,14 @@ impl Dialog {
     fn new(line: Line) -> Self {
         let exchange = fresh(line.side());
         Self { line, exchange, attempt: None, is_told: false, is_accepted: false, restarts: 0, ended: None }
+    }
+
+    /// Whom a guest talks to.
+    fn greeter(&self) -> Option<UserId> {
+        match &self.line {
+            Line::Guest { greeter, .. } => Some(*greeter),
+            Line::Host { .. } => None,
+        }
     }
 
     fn told(&mut self) {
@@ -220,6 +230,29 @@ impl Dialog {
             tracing::info!(kind = ?error.kind(), "the other side could not be told that the attempt is over");
         }
     }
+}
+
+/// Finds out which of those who may greet is there, and keeps that dialog only. The others are told that nobody comes.
+async fn meet_one(dialogs: &mut Vec<Dialog>) -> Result<()> {
+    while dialogs.len() > 1 {
+        let (met, index, _) = select_all(dialogs.iter_mut().map(|dialog| Box::pin(dialog.meet()))).await;
+        let first = dialogs.swap_remove(index);
+        match met {
+            Ok(()) => {
+                let others = std::mem::replace(dialogs, vec![first]);
+                for other in others {
+                    other.tell_the_other(CancelReason::Manually).await;
+                }
+            }
+            // This one was revoked meanwhile, or may not greet any more.
+            Err(error) if error.kind() == ErrorKind::Denied => {}
+            Err(error) => {
+                dialogs.push(first);
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn fresh(side: Side) -> Exchange {

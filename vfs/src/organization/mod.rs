@@ -450,7 +450,7 @@ fn accept(trust: &Trust, batch: &CertificateBatch) -> Result<Trust> {
 }
 
 /// A document that did not pass, in terms of what the caller does next.
-fn refused(what: String, error: parsecfs_core::error::Error) -> Error {
+pub(crate) fn refused(what: String, error: parsecfs_core::error::Error) -> Error {
     use parsecfs_core::error::ErrorKind as Step;
     let kind = match error.kind() {
         // The seal holds, so this came from somebody with the key: forged, not damaged.

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
 use parsecfs_core::{
-    id::{GreetingAttemptId, InvitationToken, UserId},
+    id::{GreetingAttemptId, InvitationToken, RevealToken, UserId},
     invite::{CancelReason, Side, Step},
-    storage::{Error, ErrorKind, InvitationInfo, Invited, Result, StepAnswer},
+    storage::{Bytes, Error, ErrorKind, InvitationInfo, Invited, Result, StepAnswer},
 };
 
 use super::{
-    super::{directory::DirectoryVerbs, directory_of, format, verbs::Verbs},
+    super::{directory::DirectoryVerbs, directory_of, format, recovery::reveal, verbs::Verbs},
     Mailbox, decode_info,
 };
 
@@ -77,5 +77,9 @@ impl Invited for Guest {
         reason: CancelReason,
     ) -> BoxFuture<'_, Result<()>> {
         async move { self.mailbox().greeting(greeter, Side::Claimer).cancel(attempt, reason).await }.boxed()
+    }
+
+    fn reveal(&self, token: RevealToken) -> BoxFuture<'_, Result<Bytes>> {
+        reveal(&*self.verbs, token).boxed()
     }
 }

@@ -43,7 +43,7 @@ use super::{
     verbs::{Listed, StoreTime},
     wire::{Reader, Writer},
 };
-use crate::statement::claim_of;
+use crate::{recovery::RecoveryCertificate, statement::claim_of};
 
 /// Also tells these signatures from those of entries, heads and documents, which begin with other bytes.
 const MAGIC: &[u8; 4] = b"PFIC";
@@ -198,7 +198,15 @@ impl Shared {
         Ok(people)
     }
 
+    /// The card of an invitation that this user may greet.
     async fn card(&self, object: &str, name: &[u8; 16]) -> Result<Option<Card>> {
+        let Some((card, author)) = self.signed_card(object, name).await? else { return Ok(None) };
+        let is_current = self.recovery_since(&card.invitee).await?.is_none_or(|since| since < card.created);
+        Ok((is_current && self.may_greet(&card.invitee, author).await?).then_some(card))
+    }
+
+    /// A card and the user who made it, whatever that user may.
+    async fn signed_card(&self, object: &str, name: &[u8; 16]) -> Result<Option<(Card, UserId)>> {
         let Some(sealed) = self.verbs.get(object).await?.bytes else { return Ok(None) };
         let opened = match self.options.keys.open(LogId::Organization, ORGANIZATION_KEY, &associated(name), &sealed) {
             Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(None),
@@ -209,7 +217,32 @@ impl Shared {
         let Some(author) = organization.device_at(card.author, organization.head.seq) else { return Ok(None) };
         let is_authors = VerifyKey::from_bytes(author.verify_key).verify_detached(&signature, said).is_ok();
         let is_here = Mailbox::new(&*self.verbs, card.token).name() == name;
-        Ok((is_authors && is_here && self.may_greet(&card.invitee, author.user).await?).then_some(card))
+        Ok((is_authors && is_here).then_some((card, author.user)))
+    }
+
+    /// Takes back what invites to a recovery of this user that has ended, so that nobody waits for an answer.
+    pub(super) async fn cancel_recovery_invitations(&self) -> Result<()> {
+        let own = Invitee::Recovery { user: self.options.signer.user_id() };
+        for listed in self.verbs.list_after(key::INVITATIONS, "").await? {
+            let Some(name) = key::invitation_of(&listed.key, CARD) else { continue };
+            let Some((card, _)) = self.signed_card(&listed.key, &name).await? else { continue };
+            let mailbox = Mailbox::new(&*self.verbs, card.token);
+            if card.invitee != own || mailbox.end().await?.is_some() {
+                continue;
+            }
+            match mailbox.set_end(End::Cancelled).await {
+                // It was used in this very moment.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                ended => ended?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Since when the recovery holds that somebody is invited to.
+    async fn recovery_since(&self, invitee: &Invitee) -> Result<Option<Timestamp>> {
+        let Invitee::Recovery { user } = invitee else { return Ok(None) };
+        Ok(self.organization_now().await?.recoveries.setup(*user).map(|setup| setup.timestamp))
     }
 
     /// Whether this user may greet whom `author` invited, and `author` may invite.
@@ -224,18 +257,29 @@ impl Shared {
                 is_admin(author) && is_admin(own)
             }
             Invitee::Device => author == own,
-            Invitee::Recovery { user } => *user != own,
+            Invitee::Recovery { user } => {
+                let organization = self.organization_now().await?;
+                let holders = organization.recoveries.setup(*user).map(|setup| &setup.recipients);
+                holders.is_some_and(|holders| holders.contains(&author) && holders.contains(&own))
+            }
         })
     }
 
     async fn info(&self, invitee: &Invitee) -> Result<InvitationInfo> {
         let own = self.options.signer.user_id();
         let people = self.people().await?;
+        let setup = match invitee {
+            Invitee::Recovery { user } => {
+                self.organization_now().await?.recoveries.setup(*user).and_then(RecoveryCertificate::brief)
+            }
+            Invitee::User { .. } | Invitee::Device => None,
+        };
+        let shares = |user: &UserId| setup.as_ref().and_then(|setup| setup.per_recipient_shares.get(user));
         let handle = |user: &UserId| people.get(user).and_then(|person| person.handle.clone());
         let greets = |user: &UserId, person: &Person| match invitee {
             Invitee::User { .. } => person.profile == UserProfile::Admin && !person.revoked,
             Invitee::Device => *user == own,
-            Invitee::Recovery { .. } => false,
+            Invitee::Recovery { .. } => shares(user).is_some() && !person.revoked,
         };
         Ok(InvitationInfo {
             organization: OrganizationId::new(&self.options.organization).map_err(|_| misuse("no organization"))?,
@@ -248,9 +292,13 @@ impl Shared {
             greeters: people
                 .iter()
                 .filter(|(user, person)| greets(user, person))
-                .map(|(user, _)| Greeter { user: *user, human_handle: handle(user), shares: 0 })
+                .map(|(user, _)| Greeter {
+                    user: *user,
+                    human_handle: handle(user),
+                    shares: shares(user).map_or(0, |shares| shares.get()),
+                })
                 .collect(),
-            threshold: 0,
+            threshold: setup.as_ref().map_or(0, |setup| setup.threshold.get()),
         })
     }
 
@@ -289,7 +337,9 @@ impl Shared {
         if !mailbox.put("meta", &encode_info(&self.info(invitee).await?)).await? {
             return Err(misuse("a random name is taken"));
         }
-        let created = (self.options.clock)();
+        let now = (self.options.clock)();
+        // An invitation goes with its recovery: whatever the clocks say, it is later.
+        let created = self.recovery_since(invitee).await?.map_or(now, |since| now.max(since.next()));
         let author = self.options.signer.device_id();
         let mut card = Card { author, token, invitee: invitee.clone(), created }.body();
         let signature = self.options.signer.sign(&card.0);
@@ -347,7 +397,17 @@ impl Invitations for ObjectStorage {
     }
 
     fn complete_invitation(&self, token: InvitationToken) -> BoxFuture<'_, Result<()>> {
-        async move { self.shared.mailbox(token).await?.set_end(End::Finished).await }.boxed()
+        async move {
+            // Who was recovered says so; the others only gave shares.
+            let mailbox = Mailbox::new(&*self.shared.verbs, token);
+            let recovered = Invitee::Recovery { user: self.shared.options.signer.user_id() };
+            let meta = mailbox.get("meta").await?;
+            if meta.is_some_and(|meta| decode_info(&meta).is_ok_and(|info| info.invitee == recovered)) {
+                return mailbox.set_end(End::Finished).await;
+            }
+            self.shared.mailbox(token).await?.set_end(End::Finished).await
+        }
+        .boxed()
     }
 
     fn start_greeting(&self, token: InvitationToken) -> BoxFuture<'_, Result<GreetingAttemptId>> {
