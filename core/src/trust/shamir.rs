@@ -56,6 +56,9 @@ impl Trust {
             return Err(malformed("not a brief of a recovery by shares"));
         };
         require(shares.len() == setup.per_recipient_shares.len(), "a share for each recipient is needed")?;
+        for recipient in setup.per_recipient_shares.keys() {
+            self.may_hold_shares(setup.user_id, *recipient, setup.timestamp)?;
+        }
         let mut holders = BTreeSet::new();
         for share in shares {
             let Certificate::ShamirRecoveryShare(claimed) = Certificate::read_without_trust(share)? else {
@@ -105,7 +108,12 @@ impl Trust {
         require(holds_share || brief.user_id == self.reader, "setup is not for this reader")?;
         require(self.shamir.setup(brief.user_id).is_none(), "user has a setup already")?;
         for recipient in brief.per_recipient_shares.keys() {
-            self.may_hold_shares(brief.user_id, *recipient, brief.timestamp)?;
+            require(*recipient != brief.user_id, "user holds own shares")?;
+            let user = self.user(*recipient).ok_or(refuse("recipient is not known"))?;
+            // Not whether the recipient is revoked: a server takes a revocation that is signed earlier than a setup that it
+            // has, by a clock that is late, and nobody new could then take in the two together. No such setup is harder to
+            // get around than one whose recipient is revoked later.
+            require(user.existed_at(brief.timestamp), "recipient did not exist yet")?;
         }
         let setup = ShamirSetup { brief: brief.clone(), share: None };
         Arc::make_mut(&mut self.shamir).setups.insert(brief.user_id, setup);

@@ -321,3 +321,15 @@ fn a_recovery_ends_when_its_user_says_so_and_can_be_made_again() {
     let (again, _) = this.set_up(&this.world.alice, alice, 50);
     this.world.trust.apply(&set_up(again)).unwrap();
 }
+
+/// A server takes the revocation: it asks that certificates about people follow each other, and no more.
+#[test]
+fn a_revocation_signed_before_a_setup_that_was_there_first_locks_nobody_out() {
+    let this = Recovery::new();
+    let alice = &this.world.alice;
+    let (brief, _) = this.set_up(alice, alice.user(), 60);
+    let late_clock = statement::revoke_user(this.carol.user(), &alice.author(45));
+    let both = CertificateBatch { shamir: vec![brief], ..batch(&late_clock) };
+    let after = this.world.trust.apply(&both).unwrap();
+    assert!(after.shamir().setup(alice.user()).is_some());
+}
