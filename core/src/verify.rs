@@ -70,6 +70,8 @@ pub enum Part {
     Manifests,
     /// Blocks.
     Blocks,
+    /// The sealed device of a recovery by shares.
+    Recovery,
     /// Not of this storage.
     Foreign,
 }

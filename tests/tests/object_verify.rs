@@ -44,6 +44,12 @@ impl Store {
         storage.append(world.bootstrap(&founder)).await.unwrap();
         storage.append(world.create_realm(&founder, REALM)).await.unwrap();
         storage.append(world.rotate(&founder, REALM, 0)).await.unwrap();
+        let holder = World::person(&founder);
+        storage.append(world.create_user(&founder, &holder)).await.unwrap();
+        let (ended, brief) = world.set_up_recovery(&founder, &holder);
+        storage.append(ended).await.unwrap();
+        storage.append(world.delete_recovery(&founder, &brief)).await.unwrap();
+        storage.append(world.set_up_recovery(&founder, &holder).0).await.unwrap();
         let (mut blocks, mut manifests) = (HashMap::new(), HashMap::<_, Vec<Bytes>>::new());
         for (number, (block_bytes, manifest_bytes)) in
             [(100, 100), (20 << 10, 100), (300 << 10, 100), (100, 200 << 10)].into_iter().enumerate()
@@ -97,7 +103,7 @@ async fn every_damaged_object_is_named() {
     let store = Store::make(&place, &dir.path().join("state")).await;
     let whole = store.verify().await;
     assert_eq!((whole.void, whole.sealed, whole.blocks, &*whole.damaged), (0, 0, 4, &[][..]));
-    assert_eq!(whole.entries, 9, "a founder, a realm, its role and key, five writes");
+    assert_eq!(whole.entries, 13, "a founder, a realm, its role and key, another user, three on recovery, five writes");
     let mut files = Vec::new();
     objects_in(&place, &mut files);
     for file in files {

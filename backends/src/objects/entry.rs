@@ -21,7 +21,7 @@ use parsecfs_crypto::{VerifyKey, sha256};
 
 use super::{
     key::PackName,
-    recovery::RecoverySetup,
+    recovery::{RecoveryObject, RecoverySetup},
     wire::{Reader, Writer},
 };
 
@@ -406,7 +406,7 @@ fn write_change(writer: &mut Writer, change: &Change) {
             for share in &setup.shares {
                 writer.bytes(share);
             }
-            writer.raw(&setup.object);
+            writer.raw(&setup.object.name).raw(&setup.object.digest);
         }
     }
 }
@@ -434,7 +434,7 @@ fn read_change(reader: &mut Reader<'_>) -> Result<Change> {
         RECOVERY => Change::Recovery(Box::new(RecoverySetup {
             brief: reader.bytes()?.into(),
             shares: reader.list(|reader| reader.bytes().map(Bytes::from))?,
-            object: reader.array()?,
+            object: RecoveryObject { name: reader.array()?, digest: reader.array()? },
         })),
         _ => return Err(damaged("a change of an unknown kind")),
     })

@@ -8,18 +8,19 @@
 //! The object is there before the entry that speaks of it, and goes after the entry that ends it. A crash in between
 //! leaves an object that nobody is led to, or one that the next setup or deletion of that user takes away.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use parsecfs_core::{
     id::{RevealToken, UserId},
     storage::{Bytes, Error, ErrorKind, Result, Statement},
     time::Timestamp,
+    verify::{Damaged, Part, Verified},
 };
 use parsecfs_crypto::sha256;
 
 use super::{
     Shared,
-    entry::Change,
+    entry::{Change, Hash, digest_of},
     key, misuse,
     verbs::{Created, Verbs},
 };
@@ -40,15 +41,23 @@ fn name_of(token: RevealToken) -> RecoveryName {
 pub(super) struct RecoverySetup {
     pub(super) brief: Bytes,
     pub(super) shares: Vec<Bytes>,
-    pub(super) object: RecoveryName,
+    pub(super) object: RecoveryObject,
+}
+
+/// Where the sealed device of a setup lies, and what it is: so damage shows before the day it is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RecoveryObject {
+    pub(super) name: RecoveryName,
+    pub(super) digest: Hash,
 }
 
 impl Change {
     /// How a statement stands in a log.
     pub(super) fn of(statement: Statement) -> Self {
         match statement {
-            Statement::SetUpRecovery { brief, shares, reveal_token, sealed_device: _ } => {
-                Self::Recovery(Box::new(RecoverySetup { brief, shares, object: name_of(reveal_token) }))
+            Statement::SetUpRecovery { brief, shares, reveal_token, sealed_device } => {
+                let object = RecoveryObject { name: name_of(reveal_token), digest: digest_of(&sealed_device) };
+                Self::Recovery(Box::new(RecoverySetup { brief, shares, object }))
             }
             statement => Self::Statement(Box::new(statement)),
         }
@@ -58,11 +67,11 @@ impl Change {
 /// All setups and deletions of an organization, in order.
 #[derive(Clone, Default)]
 pub(super) struct Recoveries {
-    certificates: Vec<(RecoveryCertificate, Option<RecoveryName>)>,
+    certificates: Vec<(RecoveryCertificate, Option<RecoveryObject>)>,
 }
 
 impl Recoveries {
-    pub(super) fn push(&mut self, certificate: RecoveryCertificate, object: Option<RecoveryName>) {
+    pub(super) fn push(&mut self, certificate: RecoveryCertificate, object: Option<RecoveryObject>) {
         self.certificates.push((certificate, object));
     }
 
@@ -86,7 +95,15 @@ impl Recoveries {
     fn ended(&self, user: UserId) -> Vec<RecoveryName> {
         let own = || self.certificates.iter().filter(|(one, _)| one.user == user);
         let holds = own().next_back().and_then(|(_, object)| *object);
-        own().filter_map(|(_, object)| *object).filter(|object| Some(*object) != holds).collect()
+        let ended = own().filter_map(|(_, object)| *object).filter(|object| Some(*object) != holds);
+        ended.map(|object| object.name).collect()
+    }
+
+    /// Objects of all setups that hold.
+    fn held(&self) -> Vec<RecoveryObject> {
+        let users: BTreeSet<_> = self.certificates.iter().map(|(one, _)| one.user).collect();
+        let last = |user| self.certificates.iter().rfind(|(one, _)| one.user == user).and_then(|(_, object)| *object);
+        users.into_iter().filter_map(last).collect()
     }
 }
 
@@ -124,6 +141,22 @@ impl Shared {
         let ended = self.organization.lock().await.state.recoveries.ended(self.options.signer.user_id());
         for name in ended {
             self.verbs.delete(&key::recovery(&name)).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Names sealed devices that are damaged or missing.
+    pub(super) async fn verify_recoveries(&self, recoveries: &Recoveries, found: &mut Verified) -> Result<()> {
+        for object in recoveries.held() {
+            let key = key::recovery(&object.name);
+            let why = match self.verbs.get(&key).await?.bytes {
+                Some(bytes) if digest_of(&bytes) == object.digest => continue,
+                Some(_) => "damaged",
+                None => "missing",
+            };
+            found.damaged.push(Damaged { key, realm: None, part: Part::Recovery, why: why.to_owned() });
         }
         Ok(())
     }

@@ -132,6 +132,9 @@ impl Shared {
                 found.void += u64::from(!counts);
             }
         }
+        if walk.is_whole {
+            self.verify_recoveries(&state.recoveries, found).await?;
+        }
         Ok(walk.is_whole)
     }
 

@@ -73,6 +73,11 @@ fn meaning(part: Part) -> (&'static str, &'static str) {
             "content in it is read only where it is already",
             "put this object back from a copy of the storage, or write the file anew from a device that has it",
         ),
+        Part::Recovery => (
+            "somebody whom others can get back together would not come back",
+            "put this object back from a copy of the storage, or that person does `mountctl device recovery delete` and sets \
+             it up anew",
+        ),
         Part::Foreign => (
             "it is ignored: another program was here",
             "look whether a program that copies or synchronizes directories works on the storage, and take it away",

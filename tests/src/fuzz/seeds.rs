@@ -177,6 +177,11 @@ async fn write_organization(place: &Path, founder: &parsecfs_backends::conforman
     storage.append(world.bootstrap(founder)).await.expect("bootstrap");
     storage.append(world.create_realm(founder, realm)).await.expect("a realm");
     storage.append(world.rotate(founder, realm, 0)).await.expect("a key");
+    let holder = World::person(founder);
+    storage.append(world.create_user(founder, &holder)).await.expect("another user");
+    let (setup, brief) = world.set_up_recovery(founder, &holder);
+    storage.append(setup).await.expect("a recovery");
+    storage.append(world.delete_recovery(founder, &brief)).await.expect("its end");
     for number in 1..4 {
         let block = BlockId::from_bytes([number; 16]);
         let bytes = vec![number; 100].into();
