@@ -32,6 +32,8 @@ fn shares_are_given_out_looked_at_and_taken_back() {
     assert_eq!(alice.ok(&["device", "recovery", "shares"]), json!({"own": null, "held": []}));
     let recipients = format!("{BOB},{CAROL}:2");
     let made = alice.ok(&["device", "recovery", "setup", "--recipients", &recipients, "--threshold", "2"]);
+    let said = carol.run(&["device", "recovery", "shares"]);
+    assert_eq!(said.json()["held"][0]["user"]["email"], "alice@example.com");
     assert_eq!((&made["threshold"], &made["shares_left"], &made["possible"]), (&json!(2), &json!(3), &json!(true)));
     let mut holders: Vec<_> = made["holders"].as_array().unwrap().clone();
     holders.sort_by_key(|holder| holder["email"].to_string());
@@ -118,7 +120,11 @@ fn back_by_shares(company: &Company) {
     let recipients = format!("{BOB},{CAROL}");
     alice.ok(&["device", "recovery", "setup", "--recipients", &recipients, "--threshold", "2"]);
     drop(alice);
-    assert_eq!(bob.fails(10, &["invite", "recovery", CAROL])["kind"], "not_found", "he holds none of hers");
+    let error = bob.fails(10, &["invite", "recovery", CAROL]);
+    assert_eq!(
+        (&error["kind"], &error["message"]),
+        (&json!("not_found"), &json!(format!("you hold no shares of {CAROL}")))
+    );
     let invited = carol.ok(&["invite", "recovery", "alice@example.com"]);
     assert_eq!((&invited["type"], &invited["email"]), (&json!("recovery"), &json!("alice@example.com")));
     let (url, token) = (invited["url"].as_str().unwrap(), invited["token"].as_str().unwrap());

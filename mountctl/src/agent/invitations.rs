@@ -278,7 +278,15 @@ pub(super) async fn invite(organization: &Organization, wish: Invite) -> Result<
         Invite::Recovery { user } => (Invitee::Recovery { user: people::find(organization, &user)?.id }, false),
     };
     let invited = organization.invite(&invitee, write).await;
-    let (link, notice) = invited.map_err(|error| people::refused_to_admins(organization, error))?;
+    let (link, notice) = invited.map_err(|error| match (&invitee, error.kind()) {
+        (Invitee::Recovery { .. }, ErrorKind::NotFound) => {
+            let whom = guest_address(organization, &invitee).unwrap_or_else(|| "this person".to_owned());
+            Failure::new(Kind::NotFound, format!("you hold no shares of {whom}"))
+                .hint("somebody who holds some invites: `mountctl device recovery shares` shows whose are yours")
+        }
+        (Invitee::Recovery { .. }, _) => error.into(),
+        _ => people::refused_to_admins(organization, error),
+    })?;
     let email_sent = match notice {
         Notice::Sent => write.then_some(true),
         Notice::Failed => write.then_some(false),

@@ -31,7 +31,11 @@ pub(super) fn run(context: &Context, command: Recovery) -> Result<()> {
         }
         Recovery::Setup { recipients, threshold } => {
             let made: SharedRecoveryView = context.ask_device(DeviceCall::SetUpRecovery { threshold, recipients })?;
-            context.output.answer(&made, shared)
+            context.output.answer(&made, shared)?;
+            for holder in made.holders.iter().filter(|holder| holder.shares >= made.threshold) {
+                context.output.note(&format!("{} alone holds enough shares to be you.", holder.user.email));
+            }
+            Ok(())
         }
         Recovery::Shares => {
             let view: RecoverySharesView = context.ask_device(DeviceCall::RecoveryShares)?;
