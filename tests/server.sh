@@ -31,4 +31,5 @@ cd - >/dev/null
 # One server after the other: each takes its time to make its tables.
 PARSECFS_POSTGRES="postgresql://tests@127.0.0.1:$port" \
     cargo nextest run --package parsecfs-tests --test-threads 2 \
-    --test parsec_server --test cli_server --test bad_server --test shared_recovery --test return_by_shares "$@"
+    --test parsec_server --test cli_server --test bad_server --test server_states --test shared_recovery \
+    --test return_by_shares "$@"

@@ -61,19 +61,35 @@ pub enum ErrorKind {
     Internal,
 }
 
+/// Why a storage that can be reached does not serve this device. All but the last may end without anything done here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Barred {
+    /// The organization ran out of time on its server.
+    Expired,
+    /// The server's operator put this user on hold.
+    Frozen,
+    /// The terms of service wait to be accepted.
+    TermsOfService,
+    /// The clocks of this machine and of the storage are minutes apart.
+    WrongClock,
+    /// The user does not belong to the organization any more.
+    Revoked,
+}
+
 /// A failed storage operation: its kind, one line of context (ids, never names or content), and its cause.
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
     context: String,
     after: Option<Timestamp>,
+    barred: Option<Barred>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
     /// An error without a deeper cause.
     pub fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
-        Self { kind, context: context.into(), after: None, source: None }
+        Self { kind, context: context.into(), after: None, barred: None, source: None }
     }
 
     /// The same with what caused it.
@@ -94,6 +110,19 @@ impl Error {
     #[must_use]
     pub fn after(&self) -> Option<Timestamp> {
         self.after
+    }
+
+    /// The same for a storage that does not serve this device at all.
+    #[must_use]
+    pub fn barred_by(mut self, state: Barred) -> Self {
+        self.barred = Some(state);
+        self
+    }
+
+    /// Why the storage does not serve this device at all, where that is so.
+    #[must_use]
+    pub fn barred(&self) -> Option<Barred> {
+        self.barred
     }
 
     /// What to do next.

@@ -153,6 +153,12 @@ pub enum Org {
     Show,
     /// List the organizations known here
     List,
+    /// Show the terms of service of a server, or accept them
+    Terms {
+        /// Accept them, for all your devices
+        #[arg(long)]
+        accept: bool,
+    },
 }
 
 /// `org create`

@@ -152,7 +152,7 @@ impl Storages {
     ) -> Result<Arc<dyn Storage>> {
         let url = &device.server_url;
         if let Ok(server) = ServerAddr::from_http(url) {
-            return on_server(server, device, keys, token);
+            return Ok(on_server(server, device, keys, token)?);
         }
         if url == "memory:" {
             *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = Some(MemoryServer::new());
@@ -170,7 +170,7 @@ impl Storages {
     pub async fn open(&self, device: &LocalDevice, keys: &Arc<OrganizationKeys>) -> Result<Arc<dyn Storage>> {
         let url = &device.server_url;
         if let Ok(server) = ServerAddr::from_http(url) {
-            return on_server(server, device, keys, None);
+            return Ok(on_server(server, device, keys, None)?);
         }
         if url == "memory:" {
             let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -197,12 +197,20 @@ impl Storages {
     }
 }
 
+/// The same device as the server knows it, for what only a server has; `None` elsewhere.
+pub fn server_of(device: &LocalDevice, keys: &Arc<OrganizationKeys>) -> Result<Option<Arc<ParsecStorage>>> {
+    match ServerAddr::from_http(&device.server_url) {
+        Ok(server) => on_server(server, device, keys, None).map(Some),
+        Err(_) => Ok(None),
+    }
+}
+
 fn on_server(
     server: ServerAddr,
     device: &LocalDevice,
     keys: &Arc<OrganizationKeys>,
     bootstrap_token: Option<[u8; 16]>,
-) -> Result<Arc<dyn Storage>> {
+) -> Result<Arc<ParsecStorage>> {
     let clock = clock();
     Ok(ParsecStorage::open(parsec::Options {
         server,

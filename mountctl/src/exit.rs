@@ -68,6 +68,16 @@ kinds! {
     Offline "offline" 13,
     /// Role or medium does not allow it.
     Denied "denied" 14,
+    /// The organization ran out of time on its server.
+    Expired "expired" 14,
+    /// The server's operator put this user on hold.
+    Frozen "frozen" 14,
+    /// The user does not belong to the organization any more.
+    Revoked "revoked" 14,
+    /// The terms of service have to be accepted first.
+    TermsOfService "terms_of_service" 14,
+    /// The clock of this machine is wrong.
+    WrongClock "wrong_clock" 1,
     /// The directory cannot be a mount point.
     MountPoint "mount_point" 15,
     /// Mounts do not work on this machine.
@@ -92,14 +102,14 @@ mod tests {
     fn codes_are_those_of_the_table() {
         let table: &[(u8, &[Kind])] = &[
             (1, &[Kind::Failed, Kind::NoSpace, Kind::UnsupportedVersion, Kind::Busy, Kind::Timeout, Kind::Exists]),
-            (1, &[Kind::AgentGone]),
+            (1, &[Kind::AgentGone, Kind::WrongClock]),
             (2, &[Kind::Usage, Kind::Ambiguous]),
             (3, &[Kind::Partly]),
             (10, &[Kind::NotFound]),
             (11, &[Kind::Locked, Kind::DeviceFile]),
             (12, &[Kind::Untrusted, Kind::Corrupt]),
             (13, &[Kind::Offline]),
-            (14, &[Kind::Denied]),
+            (14, &[Kind::Denied, Kind::Expired, Kind::Frozen, Kind::Revoked, Kind::TermsOfService]),
             (15, &[Kind::MountPoint, Kind::NoFuse]),
             (16, &[Kind::NotMounted, Kind::AlreadyMounted]),
             (17, &[Kind::Unsynced]),

@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt};
 
-use parsecfs_core::storage;
+use parsecfs_core::storage::{self, Barred};
 use parsecfs_vfs::error as vfs;
 use serde::{Deserialize, Serialize};
 
@@ -71,9 +71,34 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
+/// A storage that does not serve this device at all.
+fn barred_by(barred: Barred) -> (Kind, &'static str) {
+    match barred {
+        Barred::Expired => (
+            Kind::Expired,
+            "ask whoever runs the server; what you change until then is kept here and goes up afterwards",
+        ),
+        Barred::Frozen => (
+            Kind::Frozen,
+            "ask whoever runs the server; what you change until then is kept here and goes up afterwards",
+        ),
+        Barred::TermsOfService => {
+            (Kind::TermsOfService, "`mountctl org terms` shows them, `mountctl org terms --accept` accepts them")
+        }
+        Barred::WrongClock => (Kind::WrongClock, "set the clock (`timedatectl set-ntp true`), then try again"),
+        Barred::Revoked => {
+            (Kind::Revoked, "ask an admin of the organization; what was not synced is kept on this device")
+        }
+    }
+}
+
 impl From<vfs::Error> for Failure {
     fn from(error: vfs::Error) -> Self {
         use vfs::ErrorKind as From;
+        if let Some(barred) = error.barred() {
+            let (kind, hint) = barred_by(barred);
+            return Self::new(kind, chain(&error)).hint(hint);
+        }
         let (kind, hint) = match error.kind() {
             From::NotFound => (Kind::NotFound, None),
             From::Exists => (Kind::Exists, None),

@@ -3,7 +3,7 @@
 
 mod invitation;
 
-use std::{num::NonZeroU8, path::PathBuf};
+use std::{collections::BTreeMap, num::NonZeroU8, path::PathBuf};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -183,6 +183,11 @@ impl Request {
 pub enum DeviceCall {
     /// Answers [`OrganizationView`].
     Organization,
+    /// The server's terms of service; answers [`TermsView`].
+    Terms {
+        /// The state of them that the person accepts, as it was shown.
+        accept: Option<String>,
+    },
     /// Answers a list of [`WorkspaceView`].
     Workspaces,
     /// Answers [`WorkspaceView`].
@@ -447,6 +452,17 @@ pub struct OrganizationView {
     pub users: Vec<UserView>,
     /// Workspaces that this user sees.
     pub workspaces: u64,
+}
+
+/// Terms of service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TermsView {
+    /// Where to read them, by language; empty when there are none.
+    pub urls: BTreeMap<String, String>,
+    /// Which state of them this is; absent when there are none.
+    pub updated_on: Option<String>,
+    /// Whether they were accepted by this command.
+    pub accepted: bool,
 }
 
 /// A device, as its file or the organization tells.

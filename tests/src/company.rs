@@ -112,6 +112,14 @@ impl Company {
         }
     }
 
+    /// The server, if it is on one.
+    pub fn server(&self) -> Option<&ParsecServer> {
+        match &self.place {
+            Place::Directory(_) => None,
+            Place::Server { server, .. } => Some(server),
+        }
+    }
+
     /// Where the sealed objects are, if that is a directory.
     pub fn store(&self) -> Option<PathBuf> {
         match &self.place {

@@ -100,6 +100,21 @@ impl std::error::Error for Error {
     }
 }
 
+impl Error {
+    /// Why the storage does not serve this device at all, where that is the cause.
+    #[must_use]
+    pub fn barred(&self) -> Option<storage::Barred> {
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            match error.downcast_ref::<storage::Error>() {
+                Some(error) => return error.barred(),
+                None => cause = error.source(),
+            }
+        }
+        None
+    }
+}
+
 impl From<ErrorKind> for Error {
     fn from(kind: ErrorKind) -> Self {
         Self::new(kind, format!("{kind:?}"))

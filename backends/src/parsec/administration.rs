@@ -42,10 +42,7 @@ fn refused(failure: Failure) -> Error {
         401 | 403 => Error::new(ErrorKind::Denied, "the server does not accept the administration token"),
         404 => Error::new(ErrorKind::NotFound, "this is not a Parsec server, or not one that can be administered"),
         422 => Error::new(ErrorKind::Internal, "the server does not accept the name of the organization"),
-        _ => {
-            let (kind, text) = refusal(&refused);
-            Error::new(kind, text)
-        }
+        _ => refusal(&refused),
     }
 }
 

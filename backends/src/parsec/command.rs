@@ -5,7 +5,7 @@
 
 use parsecfs_core::{
     document::{Field, from_msgpack, to_msgpack},
-    storage::{Error, ErrorKind, Result},
+    storage::{Barred, Error, ErrorKind, Result},
     time::Timestamp,
 };
 use rmpv::Value;
@@ -122,7 +122,7 @@ impl Reply {
         if self.status == "timestamp_out_of_ballpark" {
             let times = (self.get::<Timestamp>("client_timestamp"), self.get::<Timestamp>("server_timestamp"));
             if let (Ok(ours), Ok(servers)) = times {
-                return Error::new(ErrorKind::Denied, clock_message(ours, servers));
+                return Error::new(ErrorKind::Denied, clock_message(ours, servers)).barred_by(Barred::WrongClock);
             }
         }
         let (kind, text) = meaning(&self.status);

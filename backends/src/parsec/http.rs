@@ -5,7 +5,7 @@
 
 use std::{error::Error as _, time::Duration};
 
-use parsecfs_core::storage::{Error, ErrorKind, Result};
+use parsecfs_core::storage::{Barred, Error, ErrorKind, Result};
 use reqwest::{
     Client, Response, StatusCode,
     header::{HeaderMap, HeaderValue},
@@ -214,7 +214,23 @@ fn refuse(answer: Response) -> std::result::Result<Response, Failure> {
 
 /// What a status means whoever asked what (protocol.md 3.5).
 #[must_use]
-pub fn refusal(refused: &Refused) -> (ErrorKind, String) {
+pub fn refusal(refused: &Refused) -> Error {
+    let barred = match refused.status {
+        460 => Some(Barred::Expired),
+        461 => Some(Barred::Revoked),
+        462 => Some(Barred::Frozen),
+        463 => Some(Barred::TermsOfService),
+        _ => None,
+    };
+    let (kind, text) = meaning(refused);
+    let error = Error::new(kind, text);
+    match barred {
+        Some(barred) => error.barred_by(barred),
+        None => error,
+    }
+}
+
+fn meaning(refused: &Refused) -> (ErrorKind, String) {
     let (kind, text) = match refused.status {
         300..=399 => {
             (ErrorKind::Offline, "the server sends elsewhere, which is not followed: is a log-in page between?")
@@ -286,20 +302,21 @@ mod tests {
     #[test]
     fn an_endless_list_of_versions_is_not_repeated_to_the_person() {
         let refused = Refused { status: 422, versions: Some("5.5;".repeat(1000)), date: None };
-        assert!(refusal(&refused).1.len() < 120);
+        assert!(refusal(&refused).to_string().len() < 120);
     }
 
     #[test]
     fn every_status_has_a_kind_and_words() {
         let refused = |status| Refused { status, versions: None, date: None };
         for status in 300..600 {
-            assert!(!refusal(&refused(status)).1.is_empty(), "{status}");
+            assert!(!refusal(&refused(status)).to_string().is_empty(), "{status}");
         }
         for status in [460, 461, 462, 463] {
-            assert_eq!(refusal(&refused(status)).0, ErrorKind::Denied, "{status}");
+            assert_eq!(refusal(&refused(status)).kind(), ErrorKind::Denied, "{status}");
+            assert!(refusal(&refused(status)).barred().is_some(), "{status}");
         }
         for status in [302, 500, 502, 503, 504, 599] {
-            assert_eq!(refusal(&refused(status)).0, ErrorKind::Offline, "{status}");
+            assert_eq!(refusal(&refused(status)).kind(), ErrorKind::Offline, "{status}");
         }
     }
 }

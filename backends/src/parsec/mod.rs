@@ -8,6 +8,7 @@
 //! | [`administration`] | makes organizations, for whoever has the server's token |
 //! | `certificates`, `vlobs`, `blocks` | the storage contract in commands |
 //! | `invitations` | both sides of invitations in commands |
+//! | [`terms`] | of service, shown and accepted |
 //! | `events`, `sse` | hears of changes made elsewhere |
 //!
 //! A byte on its way up: the caller seals it; `put` or `commit` makes one command of each block or manifest; `server`
@@ -31,6 +32,7 @@ pub mod http;
 mod invitations;
 pub mod server;
 mod sse;
+pub mod terms;
 mod vlobs;
 
 use std::sync::{Arc, Mutex};

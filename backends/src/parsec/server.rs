@@ -9,7 +9,7 @@ use data_encoding::{BASE64URL, HEXLOWER};
 use parsecfs_core::{
     id::InvitationToken,
     name::OrganizationId,
-    storage::{Error, ErrorKind, Result, Signer},
+    storage::{Barred, Error, ErrorKind, Result, Signer},
     time::Timestamp,
     url::{ServerAddr, escape},
 };
@@ -135,14 +135,11 @@ impl Server {
             Failure::Refused(refused) => refused,
         };
         match (refused.status, family) {
-            (498, _) => Error::new(ErrorKind::Denied, self.wrong_clock(&refused)),
+            (498, _) => Error::new(ErrorKind::Denied, self.wrong_clock(&refused)).barred_by(Barred::WrongClock),
             (403, Family::Invited(_)) => {
                 Error::new(ErrorKind::NotFound, "the server knows no such invitation to this organization")
             }
-            _ => {
-                let (kind, text) = refusal(&refused);
-                Error::new(kind, text)
-            }
+            _ => refusal(&refused),
         }
     }
 

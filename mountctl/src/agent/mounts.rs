@@ -342,6 +342,14 @@ impl Mounts {
         self.status_of(&live).await
     }
 
+    /// What stood in the way is gone, for all we know: nobody waits for the next try.
+    pub(super) fn go_on(&self) {
+        for live in self.live(|live| live.values().cloned().collect::<Vec<_>>()) {
+            // Its status tells how it ended.
+            tokio::spawn(async move { drop(live.workspace.sync().await) });
+        }
+    }
+
     /// How a workspace is, mounted or not; `None` when this device has nothing of it.
     pub(super) async fn look(
         &self,

@@ -4,7 +4,7 @@
 //! here is a weak reference.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Weak},
 };
 
@@ -33,7 +33,7 @@ use crate::{
     failure::{Failure, Result},
     home::Home,
     keyring::OsKeyring,
-    rpc,
+    output, rpc,
     secret::Secret,
 };
 
@@ -72,6 +72,31 @@ impl Sessions {
         let organization = self.join(device).await?;
         open.insert(organization.device_id(), Arc::downgrade(&organization));
         Ok(organization)
+    }
+
+    /// The server's terms of service, and accepting them: works where nothing else does before they are accepted.
+    pub(super) async fn terms(
+        &self,
+        id: DeviceId,
+        password: Option<Secret>,
+        accept: Option<String>,
+    ) -> Result<rpc::TermsView> {
+        let open = self.open.lock().await.get(&id).and_then(Weak::upgrade);
+        let device = match &open {
+            Some(organization) => organization.device().clone(),
+            None => self.load(id, password).await?,
+        };
+        let nothing = rpc::TermsView { urls: BTreeMap::new(), updated_on: None, accepted: false };
+        let Some(server) = daemon::server_of(&device, &OrganizationKeys::new(&device))? else { return Ok(nothing) };
+        let Some(terms) = server.terms().await? else { return Ok(nothing) };
+        let updated_on = output::time(terms.updated_on.as_micros());
+        if accept.as_ref().is_some_and(|seen| *seen != updated_on) {
+            return Err(Failure::new(Kind::Failed, "the terms of service are others by now").hint("read them again"));
+        }
+        if accept.is_some() {
+            server.accept_terms(terms.updated_on).await?;
+        }
+        Ok(rpc::TermsView { urls: terms.urls, updated_on: Some(updated_on), accepted: accept.is_some() })
     }
 
     /// Makes an organization: the device file first, so that a crash never leaves an organization without a device.

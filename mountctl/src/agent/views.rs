@@ -6,6 +6,7 @@ use parsecfs_core::{
     certificate::{RealmRole, UserProfile},
     id::RealmId,
     name::{EntryName, HumanHandle},
+    storage::Barred,
 };
 use parsecfs_vfs::{
     Workspace,
@@ -126,7 +127,8 @@ pub(super) async fn status(
 
 /// This user's role now, and why nothing can be changed.
 fn standing(organization: &Organization, realm: RealmId) -> (&'static str, Option<String>) {
-    let revoked = organization.trust().user(organization.user_id()).is_some_and(|user| user.revoked().is_some());
+    let revoked = organization.trust().user(organization.user_id()).is_some_and(|user| user.revoked().is_some())
+        || organization.barred() == Some(Barred::Revoked);
     let held = organization.role(realm);
     let reason = match held {
         _ if revoked => Some("you were revoked from the organization; what was not synced is kept on this device"),

@@ -104,6 +104,13 @@ impl Work {
             Request::Join(request) => done(&self.dialogs.join(&self.sessions, request).await?),
             Request::Device { device, password, call } => {
                 let device = DeviceId::parse(&device).ok_or_else(garbled)?;
+                if let DeviceCall::Terms { accept } = call {
+                    let terms = self.sessions.terms(device, password, accept).await?;
+                    if terms.accepted {
+                        self.mounts.go_on();
+                    }
+                    return done(&terms);
+                }
                 let organization = self.sessions.organization(device, password).await?;
                 self.call(&organization, call).await
             }
@@ -126,6 +133,8 @@ impl Work {
 
     async fn call(&self, organization: &Arc<Organization>, call: DeviceCall) -> Result<Value> {
         match call {
+            // Answered before an organization is opened.
+            DeviceCall::Terms { .. } => Err(garbled()),
             DeviceCall::Organization => {
                 refresh(organization).await?;
                 done(&views::organization(organization))
@@ -271,12 +280,12 @@ async fn refresh(organization: &Organization) -> Result<()> {
     }
 }
 
-/// Looks at what is new, if the storage can be read. Damage there keeps nobody from what is here: sync and the doctor
-/// tell of it.
+/// Looks at what is new, if the storage can be read and serves this device. What is wrong there keeps nobody from what is
+/// here: status, sync and the doctor tell of it.
 async fn news(organization: &Organization) -> Result<()> {
     match refresh(organization).await {
-        Err(failure) if failure.kind == Kind::Corrupt => {
-            tracing::warn!("the storage is damaged; using what is known");
+        Err(failure) if failure.kind == Kind::Corrupt || organization.barred().is_some() => {
+            tracing::warn!(kind = failure.kind.name(), "the storage cannot be used; using what is known");
             Ok(())
         }
         answer => answer,

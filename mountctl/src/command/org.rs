@@ -1,4 +1,4 @@
-//! `org create`, `org bootstrap`, `org show`, `org list`.
+//! `org create`, `org bootstrap`, `org show`, `org list`, `org terms`.
 
 use crate::{
     address,
@@ -9,7 +9,7 @@ use crate::{
     failure::{Failure, Result},
     output::table,
     password::Source,
-    rpc::{DeviceCall, DeviceView, OrganizationView, Permission, Request},
+    rpc::{DeviceCall, DeviceView, OrganizationView, Permission, Request, TermsView},
     secret::Secret,
 };
 
@@ -19,6 +19,7 @@ pub(super) fn run(context: &Context, command: Org) -> Result<()> {
         Org::Bootstrap(arguments) => bootstrap(context, arguments),
         Org::Show => context.output.answer(&context.ask_device(DeviceCall::Organization)?, text),
         Org::List => list(context),
+        Org::Terms { accept } => terms(context, accept),
     }
 }
 
@@ -76,6 +77,23 @@ fn text(view: &OrganizationView) -> String {
         lines.push(format!("user          {} <{}>, {}{end}", user.name, user.email, user.profile));
     }
     lines.join("\n")
+}
+
+fn terms(context: &Context, accept: bool) -> Result<()> {
+    let shown: TermsView = context.ask_device(DeviceCall::Terms { accept: None })?;
+    let Some(updated_on) = shown.updated_on.clone().filter(|_| accept) else {
+        return context.output.answer(&shown, terms_text);
+    };
+    context.output.note(&terms_text(&shown));
+    context.confirm("You accept these terms of service.")?;
+    let accepted: TermsView = context.ask_device(DeviceCall::Terms { accept: Some(updated_on) })?;
+    context.output.answer(&accepted, |_| "accepted".to_owned())
+}
+
+fn terms_text(terms: &TermsView) -> String {
+    let Some(updated_on) = &terms.updated_on else { return "there are no terms of service".to_owned() };
+    let urls = terms.urls.iter().map(|(language, url)| format!("{language:<13} {url}"));
+    [format!("terms of      {updated_on}")].into_iter().chain(urls).collect::<Vec<_>>().join("\n")
 }
 
 fn list(context: &Context) -> Result<()> {

@@ -48,7 +48,7 @@ use parsecfs_core::{
     local_device::LocalDevice,
     name::{DeviceLabel, HumanHandle, OrganizationId},
     statement::Author,
-    storage::{self, CertificateBatch, CertificateCursor, Statement, Storage},
+    storage::{self, Barred, CertificateBatch, CertificateCursor, Statement, Storage},
     time::Timestamp,
     trust::{Trust, UserTrust},
 };
@@ -87,6 +87,8 @@ pub struct Organization {
     refreshing: AsyncMutex<()>,
     /// A time that the storage wants statements to follow though no certificate has it: that of the last manifest.
     not_before: Mutex<Option<Timestamp>>,
+    /// Why the storage did not serve this device when it was last asked for certificates.
+    barred: Mutex<Option<Barred>>,
 }
 
 #[derive(Clone)]
@@ -173,12 +175,11 @@ impl Organization {
             known: RwLock::new(known),
             refreshing: AsyncMutex::new(()),
             not_before: Mutex::new(None),
+            barred: Mutex::new(None),
         });
         match organization.refresh().await {
-            // Damage there keeps nobody from what is here; whoever asks the storage for something hears of it.
-            Err(error)
-                if matches!(error.kind(), ErrorKind::Offline | ErrorKind::Corrupt) && organization.knows_itself() =>
-            {
+            // What is wrong there keeps nobody from what is here; whoever asks the storage for something hears of it.
+            Err(error) if leaves_what_is_here(&error) && organization.knows_itself() => {
                 tracing::info!(kind = ?error.kind(), "the storage cannot be read: certificates are those of the last time");
             }
             answer => answer?,
@@ -203,6 +204,13 @@ impl Organization {
     #[must_use]
     pub fn trust(&self) -> Arc<Trust> {
         self.known().trust
+    }
+
+    /// Why the storage did not serve this device when it was last asked for certificates, if so: its word, which no
+    /// certificate proves.
+    #[must_use]
+    pub fn barred(&self) -> Option<Barred> {
+        *self.barred.lock()
     }
 
     /// Where it is kept.
@@ -324,7 +332,9 @@ impl Organization {
         let _one_at_a_time = self.refreshing.lock().await;
         loop {
             let known = self.catch_up().await?;
-            let batch = self.storage.certificates(&known.trust.cursor()).await?;
+            let asked = self.storage.certificates(&known.trust.cursor()).await;
+            *self.barred.lock() = asked.as_ref().err().and_then(storage::Error::barred);
+            let batch = asked?;
             if batch == CertificateBatch::default() {
                 return Ok(());
             }
@@ -410,6 +420,12 @@ impl Organization {
         let disk = Arc::clone(&self.disk);
         blocking(move || work(&disk)).await
     }
+}
+
+/// Whether the organization goes on as it is known here. A storage that does not serve this device is no worse than one
+/// that cannot be reached.
+fn leaves_what_is_here(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Offline | ErrorKind::Corrupt | ErrorKind::Denied | ErrorKind::NotFound)
 }
 
 /// The local copy, verified. One that is damaged is put aside: everything in it is on the storage too.

@@ -12,6 +12,7 @@ use parsecfs_core::{
     id::RealmId,
     name::EntryName,
     statement,
+    storage::Barred,
     trust::{RealmTrust, Trust},
 };
 
@@ -164,11 +165,15 @@ impl Organization {
         self.trust().realm(realm)?.role(self.user_id())
     }
 
-    /// Whether this user may change something in a realm now.
+    /// Whether this user may change something in a realm now. A server that says that the user is revoked is believed so
+    /// far, since it shows no certificates to whoever is.
     #[must_use]
     pub fn writable(&self, realm: RealmId) -> bool {
         let available = |realm: &RealmTrust| realm.archiving() == ArchivingConfiguration::Available;
-        self.role(realm).is_some_and(RealmRole::can_write) && self.trust().realm(realm).is_some_and(available)
+        let standing = self.barred() != Some(Barred::Revoked);
+        standing
+            && self.role(realm).is_some_and(RealmRole::can_write)
+            && self.trust().realm(realm).is_some_and(available)
     }
 
     /// The workspace with this name, id, or unique beginning of an id (from 4 digits). Several of one name are
