@@ -3,13 +3,24 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::num::NonZeroU8;
+use std::{num::NonZeroU8, path::Path, sync::Arc};
 
-use parsecfs_core::{certificate::DevicePurpose, shamir::SharePlan};
-use parsecfs_tests::company::Company;
+use parsecfs_backends::{
+    layer::fault::{Fault, Faulty},
+    memory::MemoryServer,
+};
+use parsecfs_core::{
+    certificate::{DevicePurpose, UserProfile},
+    local_device::LocalDevice,
+    name::{DeviceLabel, Email, HumanHandle, OrganizationId},
+    shamir::SharePlan,
+    storage::Storage,
+};
+use parsecfs_tests::{company::Company, world::bring_in};
 use parsecfs_vfs::{
+    clock::SystemClock,
     error::{ErrorKind, Result},
-    organization::{Organization, plan_shares},
+    organization::{Founding, NewOrganization, Organization, OrganizationKeys, plan_shares},
 };
 
 fn count(number: u8) -> NonZeroU8 {
@@ -127,5 +138,49 @@ async fn of_two_devices_one_sets_it_up() {
         assert_eq!(kind(lost), Some(ErrorKind::Exists));
         alice.refresh().await.unwrap();
         assert_eq!(alice.recovery_of(alice.user_id()).unwrap().holders.len(), 1);
+    }
+}
+
+/// Alice on a storage in memory whose calls can go wrong, and Bob.
+async fn over_faults() -> (Arc<Faulty>, Arc<Organization>, Arc<Organization>, [tempfile::TempDir; 2]) {
+    let server = MemoryServer::new();
+    let new = NewOrganization {
+        organization_id: OrganizationId::new("Org").unwrap(),
+        human_handle: HumanHandle::new(Email::new("alice@example.com").unwrap(), "Alice").unwrap(),
+        device_label: DeviceLabel::new("laptop").unwrap(),
+        server_url: "memory:".to_owned(),
+    };
+    let founding = Founding::prepare(new, &SystemClock).unwrap();
+    let alice = founding.device().clone();
+    let faulty = Faulty::new(server.connect(alice.device_id, alice.user_id));
+    founding.publish(&*faulty).await.unwrap();
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let open = async |device: LocalDevice, storage: Arc<dyn Storage>, dir: &Path| {
+        let keys = OrganizationKeys::new(&device);
+        Organization::open(device, keys, storage, dir, Arc::new(SystemClock)).await.unwrap()
+    };
+    let alice = open(alice, Arc::clone(&faulty) as _, dirs[0].path()).await;
+    let bob = bring_in(&alice, "bob", UserProfile::Standard).await.unwrap();
+    let storage = server.connect(bob.device_id, bob.user_id);
+    let bob = open(bob, storage, dirs[1].path()).await;
+    (faulty, alice, bob, dirs)
+}
+
+#[tokio::test]
+async fn whatever_call_goes_wrong_one_recovery_is_set_up_in_the_end_and_its_shares_open() {
+    for (nth, fault) in (0..7).flat_map(|nth| [(nth, Fault::FailBefore), (nth, Fault::FailAfter)]) {
+        let (faulty, alice, bob, _dirs) = over_faults().await;
+        let wanted = plan(1, &[(&bob, 1)]);
+        faulty.plan(nth, fault);
+        let first = alice.set_up_recovery(&wanted).await;
+        faulty.clear();
+        alice.refresh().await.unwrap();
+        // Who heard of a failure looks, and does it again if it is not there.
+        let is_there = alice.recovery_of(alice.user_id()).is_some();
+        assert!(is_there || first.is_err(), "{nth} {fault:?}");
+        let again = alice.set_up_recovery(&wanted).await;
+        assert_eq!(kind(again), is_there.then_some(ErrorKind::Exists), "{nth} {fault:?}");
+        bob.refresh().await.unwrap();
+        assert_eq!(bob.open_shares(alice.user_id()).unwrap().shares().len(), 1, "{nth} {fault:?}");
     }
 }
