@@ -77,17 +77,25 @@ impl ShareCollection {
             return Err(Error::new(ErrorKind::Decryption, "there are too few shares"));
         }
         let without = [None].into_iter().chain(self.givers().map(Some));
-        let mut tries = without.filter_map(|misled_by| {
-            let secret = self.recover_without(misled_by)?;
-            Some(Recovered { secret, misled_by })
-        });
+        let mut tries = without.filter_map(|left_out| self.recover_without(left_out));
         tries.next().ok_or(Error::new(ErrorKind::Decryption, "somebody gave a share of another recovery"))
     }
 
-    fn recover_without(&self, left_out: Option<UserId>) -> Option<ShamirRecoverySecret> {
+    fn recover_without(&self, left_out: Option<UserId>) -> Option<Recovered> {
+        let threshold = self.threshold.get();
         let used = self.given.iter().filter(|(giver, _)| Some(**giver) != left_out);
-        let shares: Vec<_> = used.flat_map(|(_, given)| given.shares()).collect();
-        ShamirRecoverySecret::recover(&shares, self.threshold.get()).ok()
+        let shares: Vec<(UserId, &[u8])> =
+            used.flat_map(|(giver, given)| given.shares().iter().map(|share| (*giver, share.as_slice()))).collect();
+        let (proven, others) = shares.split_at_checked(threshold.into())?;
+        let proven: Vec<_> = proven.iter().map(|(_, share)| *share).collect();
+        let secret = ShamirRecoverySecret::recover(&proven, threshold).ok()?;
+        // Each of the others has to make the same in the place of one of these.
+        let is_wrong = |share: &[u8]| {
+            let instead: Vec<_> = [share].into_iter().chain(proven[1..].iter().copied()).collect();
+            !ShamirRecoverySecret::recover(&instead, threshold).is_ok_and(|made| made == secret)
+        };
+        let wrong = || others.iter().find(|(_, share)| is_wrong(share)).map(|(giver, _)| *giver);
+        Some(Recovered { misled_by: left_out.or_else(wrong), secret })
     }
 }
 
@@ -150,6 +158,23 @@ mod tests {
         for malformed in [vec![], vec![0, 1], vec![7]] {
             let refused = add(&mut collection, 2, &WeightedShare::new(vec![malformed])).unwrap_err();
             assert_eq!(refused, "a share is malformed");
+        }
+    }
+
+    #[test]
+    fn a_wrong_share_that_was_not_needed_is_found_too() {
+        for giver in 1..=3 {
+            let secret = secret();
+            let (mut collection, shares) = shared(&secret);
+            for other in 1..=3 {
+                collection.add(user(other), shares[&user(other)].clone()).unwrap();
+            }
+            assert_eq!(collection.recover().unwrap().misled_by, None);
+            let mut wrong = shares[&user(giver)].shares()[0].to_vec();
+            wrong[1..].reverse();
+            collection.add(user(giver), WeightedShare::new(vec![wrong])).unwrap();
+            let recovered = collection.recover().unwrap();
+            assert!(recovered.secret == secret && recovered.misled_by == Some(user(giver)), "{giver}");
         }
     }
 
