@@ -231,7 +231,9 @@ impl World {
     pub fn rotate(&self, author: &Identity, realm: RealmId, previous: usize) -> Statement {
         let keys = (0..previous).map(|_| copy(&self.realm_key)).collect();
         let member = (author.user, author.private_key.public_key());
-        statement::rotate_key(realm, keys, copy(&self.realm_key), &self.key_access, [member], &self.author(author))
+        let services = Default::default();
+        let author = self.author(author);
+        statement::rotate_key(realm, keys, copy(&self.realm_key), &self.key_access, [member], &services, &author)
             .expect("the member's key is a good one")
     }
 

@@ -299,7 +299,7 @@ impl State {
                 self.caller(author, caller)?;
                 self.realm_mut(*realm)?.change_role(author, caller, *realm, certificate, None)
             }
-            Statement::RotateKey { realm, certificate, key_index, bundle, accesses } => {
+            Statement::RotateKey { realm, certificate, key_index, bundle, accesses, services: _ } => {
                 self.caller(author, caller)?;
                 let bundle = Bundle {
                     bytes: Arc::clone(bundle),

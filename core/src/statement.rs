@@ -3,23 +3,27 @@
 //!
 //! Says what it is told to; whether readers will accept it is for [`Trust`](crate::trust::Trust) to know.
 
-use parsecfs_crypto::{PublicKey, SecretKey, SigningKey, VerifyKey};
+use std::collections::BTreeMap;
+
+use parsecfs_crypto::{PublicKey, SecretKey, SigningKey, VerifyKey, sequester::EncryptionKey};
 
 use crate::{
     certificate::{
         ArchivingConfiguration, DeviceCertificate, DevicePurpose, RealmArchivingCertificate,
         RealmKeyRotationCertificate, RealmNameCertificate, RealmRole, RealmRoleCertificate, RevokedUserCertificate,
-        ShamirRecoveryBriefCertificate, ShamirRecoveryDeletionCertificate, ShamirRecoveryShareCertificate,
-        UserCertificate, UserProfile, UserUpdateCertificate, seal_canary, seal_realm_name,
+        SequesterServiceCertificate, ShamirRecoveryBriefCertificate, ShamirRecoveryDeletionCertificate,
+        ShamirRecoveryShareCertificate, UserCertificate, UserProfile, UserUpdateCertificate, seal_canary,
+        seal_realm_name,
     },
     error::{Error, ErrorKind, Result},
-    id::{DeviceId, RealmId, UserId},
+    id::{DeviceId, RealmId, SequesterServiceId, UserId},
     keys_bundle::{KeysBundle, KeysBundleAccess},
     local_device::LocalDevice,
     name::{DeviceLabel, EntryName, HumanHandle},
     shamir::{ShamirRecoverySecret, ShamirRecoveryShareData, SharePlan},
     storage::{Bytes, Statement},
     time::Timestamp,
+    trust::SequesterTrust,
 };
 
 /// A device that signs a statement, and when.
@@ -195,14 +199,15 @@ pub fn unshare(realm: RealmId, user: UserId, author: &Author<'_>) -> Statement {
     Statement::Unshare { realm, certificate: role(realm, user, None, author) }
 }
 
-/// A new key behind all previous ones, with an access for every member. Fails when a member's key cannot be sealed
-/// for.
+/// A new key behind all previous ones, with an access for every member, and for every service of a sequestered
+/// organization. Fails when a member's or a service's key cannot be sealed for.
 pub fn rotate_key(
     realm: RealmId,
     previous: Vec<SecretKey>,
     new_key: SecretKey,
     access: &KeysBundleAccess,
     members: impl IntoIterator<Item = (UserId, PublicKey)>,
+    sequester: &SequesterTrust,
     author: &Author<'_>,
 ) -> Result<Statement> {
     let key_index = previous.len() as u64 + 1;
@@ -225,7 +230,21 @@ pub fn rotate_key(
         key_index,
         bundle: bundle.seal(author.key, access).into(),
         accesses: accesses.collect::<Result<_>>()?,
+        services: sequester.authority().map(|_| service_accesses(access, sequester)).transpose()?,
     })
+}
+
+fn service_accesses(
+    access: &KeysBundleAccess,
+    sequester: &SequesterTrust,
+) -> Result<BTreeMap<SequesterServiceId, Bytes>> {
+    let frame = access.to_service_frame();
+    let seal = |service: &SequesterServiceCertificate| {
+        let sealed = EncryptionKey::from_der(&service.encryption_key_der).and_then(|key| key.seal(&frame));
+        let unusable = |_| Error::new(ErrorKind::Invalid, "cannot seal for the key of a sequester service");
+        Ok((service.service_id, sealed.map_err(unusable)?.into()))
+    };
+    sequester.active_services().map(seal).collect()
 }
 
 /// A name for the workspace, sealed with the key of `key_index`.

@@ -19,7 +19,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use futures::{future::BoxFuture, stream::BoxStream};
 
 use crate::{
-    id::{BlockId, DeviceId, RealmId, RevealToken, UserId, VlobId},
+    id::{BlockId, DeviceId, RealmId, RevealToken, SequesterServiceId, UserId, VlobId},
     time::Timestamp,
     verify::{Proof, Verified},
 };
@@ -271,6 +271,9 @@ pub enum Statement {
         bundle: Bytes,
         /// Access to the bundle for each member.
         accesses: BTreeMap<UserId, Bytes>,
+        /// Access to the bundle for each sequester service; `None` where the organization is not sequestered, as is
+        /// every one without a server.
+        services: Option<BTreeMap<SequesterServiceId, Bytes>>,
     },
     /// A name for the workspace.
     RenameRealm {

@@ -222,7 +222,7 @@ impl Scene {
                 let members = members.map(|id| (id, trust.user(id).unwrap().certificate().public_key));
                 let keys = vec![SecretKey::generate(); usize::try_from(self.key_index()).unwrap()];
                 let new = SecretKey::generate();
-                statement::rotate_key(self.realm, keys, new, &access(), members, &in_realm).unwrap()
+                statement::rotate_key(self.realm, keys, new, &access(), members, trust.sequester(), &in_realm).unwrap()
             }
             MakesWorkspace => statement::create_realm(NEW_REALM, actor.user_id(), &in_realm),
             AddsOwnDevice => statement::create_device(&new_device(actor.user_id()), &in_common),

@@ -242,7 +242,9 @@ async fn rotate_key(party: &Party, realm: RealmId) {
         Author { device: device.device_id, key: &device.signing_key, timestamp: organization.next_timestamp(realm) };
     let members = [(device.user_id, device.private_key.public_key())];
     let access = KeysBundleAccess { keys_bundle_key: SecretKey::generate() };
-    let statement = statement::rotate_key(realm, previous, SecretKey::generate(), &access, members, &author).unwrap();
+    let statement =
+        statement::rotate_key(realm, previous, SecretKey::generate(), &access, members, &Default::default(), &author)
+            .unwrap();
     party.storage(1).append(statement).await.unwrap();
 }
 

@@ -473,7 +473,8 @@ pub(super) fn write_statement(writer: &mut Writer, statement: &Statement) {
         Statement::Unshare { realm, certificate } => {
             writer.u8(7).raw(realm.as_bytes()).bytes(certificate);
         }
-        Statement::RotateKey { realm, certificate, key_index, bundle, accesses } => {
+        // Sequester services need a server.
+        Statement::RotateKey { realm, certificate, key_index, bundle, accesses, services: _ } => {
             writer.u8(8).raw(realm.as_bytes()).bytes(certificate).u64(*key_index).bytes(bundle);
             accesses_of(writer, accesses);
         }
@@ -532,6 +533,7 @@ pub(super) fn read_statement(reader: &mut Reader<'_>) -> Result<Statement> {
             key_index: r.u64()?,
             bundle: bytes(r)?,
             accesses: r.list(|r| Ok((user(r)?, bytes(r)?)))?.into_iter().collect(),
+            services: None,
         },
         9 => Statement::RenameRealm { realm: realm(r)?, certificate: bytes(r)? },
         10 => Statement::ArchiveRealm { realm: realm(r)?, certificate: bytes(r)? },

@@ -11,7 +11,7 @@ use std::{
 use futures::{FutureExt, future::BoxFuture};
 use parsecfs_core::{
     document::{Field, read_list},
-    id::{RealmId, UserId},
+    id::RealmId,
     storage::{
         Bytes, CertificateBatch, CertificateCursor, CertificateStore, Error, ErrorKind, KeysBundle, Result, Statement,
     },
@@ -163,10 +163,10 @@ impl ParsecStorage {
             Statement::Unshare { certificate, .. } => {
                 Request::new("realm_unshare").with_bytes("realm_role_certificate", &certificate)
             }
-            Statement::RotateKey { certificate, bundle, accesses, .. } => Request::new("realm_rotate_key")
+            Statement::RotateKey { certificate, bundle, accesses, services, .. } => Request::new("realm_rotate_key")
                 .with_bytes("realm_key_rotation_certificate", &certificate)
-                .with_value("per_participant_keys_bundle_access", per_user(&accesses))
-                .with_value("per_sequester_service_keys_bundle_access", Value::Nil)
+                .with_value("per_participant_keys_bundle_access", by_id(&accesses))
+                .with_value("per_sequester_service_keys_bundle_access", services.as_ref().map_or(Value::Nil, by_id))
                 .with_bytes("keys_bundle", &bundle),
             Statement::RenameRealm { certificate, .. } => Request::new("realm_rename")
                 .with_bytes("realm_name_certificate", &certificate)
@@ -207,8 +207,8 @@ impl Topic {
     }
 }
 
-fn per_user(accesses: &BTreeMap<UserId, Bytes>) -> Value {
-    Value::Map(accesses.iter().map(|(user, access)| (user.write(), Value::Binary(access.to_vec()))).collect())
+fn by_id<K: Field>(accesses: &BTreeMap<K, Bytes>) -> Value {
+    Value::Map(accesses.iter().map(|(id, access)| (id.write(), Value::Binary(access.to_vec()))).collect())
 }
 
 /// Certificates of one realm.

@@ -38,6 +38,12 @@ impl SequesterTrust {
         self.services.values().filter(|service| !self.revoked.contains(&service.service_id))
     }
 
+    /// A service, revoked or not.
+    #[must_use]
+    pub fn service(&self, id: SequesterServiceId) -> Option<&SequesterServiceCertificate> {
+        self.services.get(&id)
+    }
+
     /// Time of the last certificate.
     #[must_use]
     pub fn last(&self) -> Option<Timestamp> {

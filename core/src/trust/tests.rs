@@ -195,8 +195,15 @@ fn a_revoked_member_is_to_be_removed_and_the_key_rotated() {
     assert_eq!(duties(&world.trust), (vec![], true));
     let access = KeysBundleAccess { keys_bundle_key: SecretKey::generate() };
     let members = [(world.alice.user(), world.alice.private.public_key())];
-    let rotation =
-        statement::rotate_key(REALM, vec![], SecretKey::generate(), &access, members, &world.alice.author(25));
+    let rotation = statement::rotate_key(
+        REALM,
+        vec![],
+        SecretKey::generate(),
+        &access,
+        members,
+        &Default::default(),
+        &world.alice.author(25),
+    );
     world.apply(&rotation.unwrap()).unwrap();
     assert_eq!(duties(&world.trust), (vec![], false));
     world.apply(&world.share(RealmRole::Reader, 30)).unwrap();
@@ -216,7 +223,9 @@ fn members_get_all_keys_of_a_realm() {
         let members = [(world.alice.user(), world.alice.private.public_key())];
         let new = SecretKey::generate();
         let author = world.alice.author(seconds);
-        let rotation = statement::rotate_key(REALM, keys.clone(), new.clone(), &access, members, &author).unwrap();
+        let rotation =
+            statement::rotate_key(REALM, keys.clone(), new.clone(), &access, members, &Default::default(), &author)
+                .unwrap();
         world.apply(&rotation).unwrap();
         keys.push(new);
         statements.push(rotation);

@@ -73,6 +73,11 @@ fn actor(organization: &Organization, id: DeviceId) -> Actor {
     }
 }
 
+/// A label that anybody may have written.
+fn printable(label: &str) -> String {
+    label.chars().filter(|letter| !letter.is_control()).collect()
+}
+
 async fn event(organization: &Organization, certificate: &Certificate) -> AuditEvent {
     let mut told = AuditEvent {
         at: output::time(certificate.timestamp().as_micros()),
@@ -132,8 +137,15 @@ async fn event(organization: &Organization, certificate: &Certificate) -> AuditE
             "shared_recovery_ended"
         }
         Certificate::SequesterAuthority(_) => "sequester_authority_set",
-        Certificate::SequesterService(_) => "sequester_service_created",
-        Certificate::SequesterRevokedService(_) => "sequester_service_revoked",
+        Certificate::SequesterService(service) => {
+            told.name = Some(printable(&service.service_label));
+            "sequester_service_created"
+        }
+        Certificate::SequesterRevokedService(revoked) => {
+            let trust = organization.trust();
+            told.name = trust.sequester().service(revoked.service_id).map(|service| printable(&service.service_label));
+            "sequester_service_revoked"
+        }
     };
     told.event = what.to_owned();
     told

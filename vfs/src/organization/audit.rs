@@ -5,12 +5,13 @@
 //! from it.
 
 use parsecfs_core::{
-    certificate::{Certificate, RealmNameCertificate, open_realm_name},
+    certificate::{Certificate, RealmNameCertificate, SequesterAuthorityCertificate, open_realm_name},
     id::{RealmId, UserId},
     name::EntryName,
     storage::CertificateBatch,
     trust::Trust,
 };
+use parsecfs_crypto::sequester::AuthorityVerifyKey;
 
 use super::{Known, Organization, refused, replay};
 use crate::error::Result;
@@ -31,10 +32,14 @@ impl Organization {
     pub async fn certificates(&self) -> Result<Vec<Certificate>> {
         let rows = self.on_disk(|disk| disk.rows_after(0)).await?;
         let nothing = Trust::new(self.device.root_verify_key, self.user_id());
-        replay(Known { trust: nothing.into(), seq: 0 }, &rows)?;
+        let known = replay(Known { trust: nothing.into(), seq: 0 }, &rows)?;
         let valid = rows.iter().rposition(|row| row.afresh).unwrap_or(0);
         let mut certificates =
             rows[valid..].iter().flat_map(|row| documents(&row.batch)).map(read).collect::<Result<Vec<_>>>()?;
+        let authority = known.trust.sequester().authority();
+        for signed in rows[valid..].iter().flat_map(|row| &row.batch.sequester) {
+            certificates.push(read_sequester(signed, authority)?);
+        }
         // Those of one time stay in their order: a user comes before the first device.
         certificates.sort_by_key(Certificate::timestamp);
         Ok(certificates)
@@ -62,6 +67,17 @@ impl Organization {
 fn documents(batch: &CertificateBatch) -> impl Iterator<Item = &[u8]> {
     let realms = batch.realm.values().flatten();
     batch.common.iter().chain(realms).chain(&batch.shamir).map(|signed| &**signed)
+}
+
+/// After [`replay`] has checked it: the first is signed like all others, by the root key, and the authority that it names
+/// signs the rest.
+fn read_sequester(signed: &[u8], authority: Option<&SequesterAuthorityCertificate>) -> Result<Certificate> {
+    let key = authority.and_then(|authority| AuthorityVerifyKey::from_der(&authority.verify_key_der).ok());
+    match key.as_ref().and_then(|key| key.verify(signed).ok()) {
+        Some(payload) => Certificate::from_sequester_payload(payload)
+            .map_err(|error| refused("a certificate of the sequester authority".to_owned(), error)),
+        None => read(signed),
+    }
 }
 
 /// After [`replay`] has checked it.

@@ -240,6 +240,7 @@ impl Organization {
             SecretKey::generate(),
             &KeysBundleAccess { keys_bundle_key: SecretKey::generate() },
             members,
+            trust.sequester(),
             &author,
         )
         .map_err(|error| refused(format!("the key of a member of realm {}", realm.id()), error))
