@@ -32,4 +32,4 @@ cd - >/dev/null
 PARSECFS_POSTGRES="postgresql://tests@127.0.0.1:$port" \
     cargo nextest run --package parsecfs-tests --test-threads 2 \
     --test parsec_server --test cli_server --test bad_server --test server_states --test shared_recovery \
-    --test return_by_shares "$@"
+    --test return_by_shares --test sequester --test left_to_itself "$@"
