@@ -149,7 +149,10 @@ fn meaning(status: &str) -> (Option<ErrorKind>, &'static str) {
         "access_not_available_for_author" => (ErrorKind::NotFound, "no access to this key was given to this user"),
         "realm_archived" => (ErrorKind::Denied, "the workspace is archived and read-only"),
         "realm_deleted" => (ErrorKind::Denied, "the workspace was deleted on the server"),
-        "active_users_limit_reached" => (ErrorKind::Denied, "the organization has as many users as its server allows"),
+        "active_users_limit_reached" => (
+            ErrorKind::Denied,
+            "the organization has as many users as its server allows: revoke one, or ask its operator for more",
+        ),
         "human_handle_already_taken" => {
             (ErrorKind::Denied, "somebody with this address is in the organization already")
         }
