@@ -274,12 +274,17 @@ impl Organization {
     /// Everybody who belongs or belonged to it.
     #[must_use]
     pub fn users(&self) -> Vec<UserSummary> {
-        let summary = |user: &UserTrust| UserSummary {
-            id: user.certificate().user_id,
-            human_handle: user.certificate().human_handle.clone(),
-            profile: user.profile(),
-            revoked: user.revoked(),
-            own: user.certificate().user_id == self.user_id(),
+        let summary = |user: &UserTrust| {
+            let own = user.certificate().user_id == self.user_id();
+            // One's own is never hidden: this device has it.
+            let known = user.certificate().human_handle.as_ref().or(own.then_some(&self.device.human_handle));
+            UserSummary {
+                id: user.certificate().user_id,
+                human_handle: known.cloned(),
+                profile: user.profile(),
+                revoked: user.revoked(),
+                own,
+            }
         };
         self.trust().users().map(summary).collect()
     }
