@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     content::Slots,
     error::{Error, ErrorKind, Result},
+    fs::ahead::Ahead,
     links::Links,
 };
 
@@ -175,13 +176,15 @@ pub(crate) struct State {
     pub(crate) base_blocks: Option<Arc<[BlockAccess]>>,
     /// In no folder any more: changes stay in memory, and all of it goes with the last reference.
     pub(crate) unlinked: bool,
+    /// Somebody reads it from front to back, and it has to be fetched.
+    pub(crate) ahead: Option<Ahead>,
 }
 
 impl State {
     /// A state without slots in memory; `loaded`: because there are none.
     pub(crate) fn new(meta: Meta, loaded: bool) -> Self {
         let loaded = if loaded { Loaded::All } else { Loaded::Parts(BTreeSet::new()) };
-        Self { meta, slots: Slots::default(), loaded, base_blocks: None, unlinked: false }
+        Self { meta, slots: Slots::default(), loaded, base_blocks: None, unlinked: false, ahead: None }
     }
 
     /// Whether only its removal is known any more, without its content.

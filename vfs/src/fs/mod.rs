@@ -6,6 +6,7 @@
 //!
 //! Every change is logged in the store as one group of rows, under the locks that made it consistent.
 
+pub(crate) mod ahead;
 mod attributes;
 mod check;
 mod create;
@@ -23,14 +24,18 @@ mod zeros;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
-        Arc, OnceLock,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use futures::future::try_join_all;
 use parking_lot::{Mutex, MutexGuard};
-use parsecfs_core::{id::RealmId, manifest::BlockAccess, name::EntryName};
+use parsecfs_core::{
+    id::{BlockId, RealmId},
+    manifest::BlockAccess,
+    name::EntryName,
+};
 
 pub use self::{
     attributes::{Attributes, SetAttributes, SetTime, XattrFlags},
@@ -72,13 +77,23 @@ pub struct Volume {
     /// Rings with every local change.
     changed: tokio::sync::watch::Sender<u64>,
     notices: Notices,
-    /// Where blocks come from that are not here, and the runtime to wait for them on.
-    blocks: OnceLock<(Arc<dyn BlockSource>, tokio::runtime::Handle)>,
+    remote: OnceLock<Remote>,
+    /// Blocks that are fetched before anybody asked for them.
+    coming: Mutex<HashMap<BlockId, ahead::Coming>>,
     read_only: AtomicBool,
     /// Requests that ended in a defect of this program.
     defects: AtomicU64,
     /// Owner of entries that came from elsewhere.
     owner: (u32, u32),
+}
+
+/// Where blocks come from that are not here.
+struct Remote {
+    source: Arc<dyn BlockSource>,
+    /// To wait for them on.
+    runtime: tokio::runtime::Handle,
+    /// For tasks that do not keep the volume open.
+    volume: Weak<Volume>,
 }
 
 /// An inode that waits for upload.
@@ -120,7 +135,8 @@ impl Volume {
             pending: Mutex::default(),
             removed: Mutex::default(),
             notices,
-            blocks: OnceLock::new(),
+            remote: OnceLock::new(),
+            coming: Mutex::default(),
             read_only: AtomicBool::new(false),
             defects: AtomicU64::new(0),
             owner,
@@ -154,21 +170,20 @@ impl Volume {
     }
 
     /// Says where blocks come from that are not in the store. Once; a second source is ignored.
-    pub fn set_blocks(&self, source: Arc<dyn BlockSource>, runtime: tokio::runtime::Handle) {
+    pub fn set_blocks(self: &Arc<Self>, source: Arc<dyn BlockSource>, runtime: tokio::runtime::Handle) {
         // The first one stays: a volume belongs to one workspace.
-        let _ = self.blocks.set((source, runtime));
+        let _ = self.remote.set(Remote { source, runtime, volume: Arc::downgrade(self) });
     }
 
     /// The runtime that waits for blocks, once there is one.
     pub fn runtime(&self) -> Option<&tokio::runtime::Handle> {
-        self.blocks.get().map(|(_, runtime)| runtime)
+        self.remote.get().map(|remote| &remote.runtime)
     }
 
     /// Fetches blocks, all at once.
     pub async fn fetch(&self, blocks: &[BlockAccess]) -> Result<Fetched> {
-        let (source, _) =
-            self.blocks.get().ok_or_else(|| Error::new(ErrorKind::Offline, "no storage to fetch from"))?;
-        try_join_all(blocks.iter().map(|block| async { Ok((*block, source.fetch(block).await?)) })).await
+        let remote = self.remote.get().ok_or_else(|| Error::new(ErrorKind::Offline, "no storage to fetch from"))?;
+        try_join_all(blocks.iter().map(|block| async { Ok((*block, remote.source.fetch(block).await?)) })).await
     }
 
     /// Fetches blocks from a thread that may wait.

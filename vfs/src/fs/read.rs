@@ -26,14 +26,14 @@ pub enum ReadOutcome {
 }
 
 /// Where pages of a read come from.
-struct Run {
+pub(super) struct Run {
     /// First byte in the buffer.
     at: usize,
     bytes: usize,
     source: Source,
 }
 
-enum Source {
+pub(super) enum Source {
     Piece(Piece),
     /// The base manifest, from what was fetched.
     Base,
@@ -77,6 +77,10 @@ impl Volume {
         }
         let first = offset / PAGE;
         let (runs, missing) = self.plan(inode.ino, &mut state, first, end.div_ceil(PAGE), fetched)?;
+        let ahead = self.plan_ahead(inode.ino, &mut state, &(offset..end), &missing);
+        if !ahead.is_empty() {
+            self.fetch_ahead(inode.ino, ahead);
+        }
         if !missing.is_empty() {
             return Ok(ReadOutcome::Missing(missing));
         }
@@ -103,6 +107,12 @@ impl Volume {
         mut missing: Vec<BlockAccess>,
     ) -> Result<Vec<u8>> {
         let mut fetched = Fetched::new();
+        if self.wait_for(&missing).await {
+            match self.read(ino, offset, length, &fetched)? {
+                ReadOutcome::Data(data) => return Ok(data),
+                ReadOutcome::Missing(still) => missing = still,
+            }
+        }
         loop {
             fetched.extend(self.fetch(&missing).await?);
             match self.read(ino, offset, length, &fetched)? {
@@ -172,7 +182,7 @@ impl Volume {
         Ok(missing)
     }
 
-    fn plan(
+    pub(super) fn plan(
         &self,
         ino: u64,
         state: &mut State,
@@ -317,7 +327,7 @@ impl Volume {
 }
 
 /// Whether all of pages `first..behind` is in slots, so that the base does not count.
-fn is_covered(state: &State, first: u64, behind: u64) -> bool {
+pub(super) fn is_covered(state: &State, first: u64, behind: u64) -> bool {
     by_slot(first, behind).all(|(number, from, to)| state.slots.get(number).is_some_and(|slot| slot.covers(from, to)))
 }
 

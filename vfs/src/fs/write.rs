@@ -3,7 +3,11 @@
 use parking_lot::MutexGuard;
 use parsecfs_core::manifest::BlockAccess;
 
-use super::{Touch, Volume, read::Fetched, slot_row};
+use super::{
+    Touch, Volume,
+    read::{Fetched, is_covered},
+    slot_row,
+};
 use crate::{
     content::{Extent, PAGE, PAGE_BYTES, Piece, Place, Released, SLOT_PAGES, by_slot, slot_of},
     error::{Error, ErrorKind, Result},
@@ -326,15 +330,15 @@ impl Volume {
         Ok(Put::Rows(rows))
     }
 
-    /// Keeps fetched blocks for the next reader, where nothing newer is. A full store is not an error here.
-    pub fn keep(&self, ino: u64, fetched: &Fetched) -> Result<()> {
+    /// Keeps fetched blocks for the next reader, where nothing newer is. `false` when the store is full.
+    pub fn keep(&self, ino: u64, fetched: &Fetched) -> Result<bool> {
         let _changing = self.store.changing();
         let inode = self.open_inode(ino)?;
         let mut state = inode.state.lock();
         self.load_base_blocks(ino, &mut state)?;
         let blocks = state.base_blocks.clone().unwrap_or_default();
         let limit = state.meta.base_limit;
-        let mut rows = Vec::new();
+        let (mut rows, mut is_full) = (Vec::new(), false);
         for (access, bytes) in fetched.iter().filter(|(access, _)| blocks.contains(access)) {
             // Pages that this block alone says everything about.
             let end = access.offset.saturating_add(access.size).min(limit);
@@ -347,19 +351,31 @@ impl Volume {
             let take = usize::try_from(end.min(behind * PAGE) - first * PAGE).unwrap_or(0);
             let Some(data) = bytes.get(skip..skip + take).filter(|data| !data.is_empty()) else { continue };
             self.load_slots_of(ino, &mut state, first, behind)?;
-            rows.extend(self.fill_pages(ino, &mut state, first, data)?);
+            if is_covered(&state, first, behind) {
+                continue;
+            }
+            match self.fill_pages(ino, &mut state, first, data)? {
+                Some(filled) => rows.extend(filled),
+                None => is_full = true,
+            }
         }
         if !state.unlinked {
             self.store.log(rows);
         }
-        Ok(())
+        Ok(!is_full)
     }
 
-    /// Puts clean pages where nothing is.
-    fn fill_pages(&self, ino: u64, state: &mut State, first: u64, data: &[u8]) -> Result<Vec<(RowKey, RowValue)>> {
+    /// Puts clean pages where nothing is; `None` when there is no room for them.
+    fn fill_pages(
+        &self,
+        ino: u64,
+        state: &mut State,
+        first: u64,
+        data: &[u8],
+    ) -> Result<Option<Vec<(RowKey, RowValue)>>> {
         let place = match self.store.append(ino, first, data) {
             Ok(place) => place,
-            Err(error) if error.kind() == ErrorKind::NoSpace => return Ok(Vec::new()),
+            Err(error) if error.kind() == ErrorKind::NoSpace => return Ok(None),
             Err(error) => return Err(error),
         };
         let mut rows = Vec::new();
@@ -370,7 +386,7 @@ impl Volume {
             rows.push(slot_row(ino, number, slot));
         }
         self.settle(released);
-        Ok(rows)
+        Ok(Some(rows))
     }
 
     /// Accounts for pages taken and let go.

@@ -79,6 +79,38 @@ struct Piece {
     refused: Vec<(VlobId, ChangeNumber, Error)>,
 }
 
+/// Pieces on their way, in order; they move while something else is waited for.
+#[derive(Default)]
+struct Sending<'a> {
+    in_flight: FuturesOrdered<BoxFuture<'a, Result<Vec<FileJob>>>>,
+    /// Files whose blocks are all there.
+    arrived: VecDeque<Vec<FileJob>>,
+}
+
+impl Sending<'_> {
+    /// Waits for the next piece. `false` when none is on its way.
+    async fn wait(&mut self) -> Result<bool> {
+        match self.in_flight.next().await {
+            Some(complete) => self.arrived.push_back(complete?),
+            None => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Does something while pieces move. It is done even if one of them fails: a commit in the middle is waited for.
+    async fn beside<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut work = std::pin::pin!(work);
+        let mut failed = None;
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return failed.map_or(done, Err),
+                sent = self.wait(), if failed.is_none() && !self.in_flight.is_empty() => failed = sent.err(),
+            }
+        }
+    }
+}
+
 /// A manifest that waits for the next commit.
 struct Staged {
     seen: ChangeNumber,
@@ -158,25 +190,27 @@ impl Outbound<'_> {
     async fn files(&mut self, files: Vec<PendingEntry>) -> Result<()> {
         let mut files = VecDeque::from(files);
         let mut current = None;
-        let mut in_flight: FuturesOrdered<BoxFuture<'_, Result<Vec<FileJob>>>> = FuturesOrdered::new();
+        let mut sending = Sending::default();
         loop {
             let more = !files.is_empty() || current.is_some();
-            if self.report.conflict || (!more && in_flight.is_empty()) {
+            if self.report.conflict {
                 return Ok(());
             }
-            if more && in_flight.len() < PIECES_IN_FLIGHT_MAX {
-                let piece = self.seal_piece(&mut files, &mut current).await?;
+            if let Some(complete) = sending.arrived.pop_front() {
+                for job in complete {
+                    sending.beside(self.stage_file(job)).await?;
+                }
+            } else if more && sending.in_flight.len() < PIECES_IN_FLIGHT_MAX {
+                let piece = sending.beside(self.seal_piece(&mut files, &mut current)).await?;
                 let (storage, realm) = (self.engine.organization.storage().clone(), self.engine.realm);
-                in_flight.push_back(Box::pin(async move {
+                sending.in_flight.push_back(Box::pin(async move {
                     if !piece.blocks.is_empty() {
                         storage.put(realm, piece.blocks).await?;
                     }
                     Ok(piece.complete)
                 }));
-            } else if let Some(complete) = in_flight.next().await {
-                for job in complete? {
-                    self.stage_file(job).await?;
-                }
+            } else if !sending.wait().await? {
+                return Ok(());
             }
         }
     }
