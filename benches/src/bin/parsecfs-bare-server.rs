@@ -126,6 +126,6 @@ async fn organization(arguments: &Arguments) -> Result<(Arc<ParsecStorage>, Real
     {
         storage.append(statement).await?;
     }
-    ensure!(storage.keys_bundle(realm, None).await?.key_index == 1, "a key");
+    ensure!(storage.keys_bundle(realm, 1).await?.key_index == 1, "a key");
     Ok((storage, realm))
 }
