@@ -405,7 +405,8 @@ pub trait VlobStore: Send + Sync {
     ) -> BoxFuture<'a, Result<Vec<VlobRecord>>>;
 
     /// Stores new versions, in order, and tells what became of each. With `atomic_commit`, all are `Stored` or none
-    /// is; without, the first that is refused leaves those behind it `NotTried`. Blocks named in `new_blocks` are
+    /// is; without, the first that is refused leaves those behind it `NotTried`, but for files that were on their way
+    /// already. Blocks named in `new_blocks` are
     /// readable by everybody once the commit returned.
     fn commit<'a>(&'a self, realm: RealmId, writes: Vec<VlobWrite>) -> BoxFuture<'a, Result<Vec<WriteOutcome>>>;
 

@@ -1,9 +1,10 @@
-//! Manifests on a server: read in batches, written one after the other.
+//! Manifests on a server: read in batches, written one after the other, files two at a time.
 //!
-//! One write at a time per commit: writes of one realm contend on the server, and the order of a commit is what a
-//! reader may rely on. A failure behind the first write leaves the rest `NotTried`, so what was stored is remembered.
+//! Writes of one realm contend on the server, so more gain nothing; and the order of a commit is what a reader may rely
+//! on: a folder comes after all that it lists. A failure behind the first write leaves the rest `NotTried`, so what was
+//! stored is remembered.
 
-use futures::{FutureExt, future::BoxFuture};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use parsecfs_core::{
     document::{Field, read_list},
     id::{RealmId, VlobId},
@@ -17,6 +18,8 @@ use super::{
     http::Oversized,
 };
 
+/// Manifests of files on their way up at once: the server has something to do while an answer is read.
+const VLOB_WRITES_MAX: usize = 2;
 /// The server's limit.
 const BATCH_IDS_MAX: usize = 1000;
 /// What a batch should answer, about: large enough to be worth a request.
@@ -69,17 +72,13 @@ impl VlobStore for ParsecStorage {
     fn commit<'a>(&'a self, realm: RealmId, writes: Vec<VlobWrite>) -> BoxFuture<'a, Result<Vec<WriteOutcome>>> {
         async move {
             let mut outcomes = Vec::with_capacity(writes.len());
-            for write in &writes {
-                match self.write(realm, write).await {
-                    Ok(WriteOutcome::Stored) => outcomes.push(WriteOutcome::Stored),
-                    Ok(refused) => {
-                        outcomes.push(refused);
-                        break;
-                    }
-                    Err(error) if outcomes.is_empty() => return Err(error),
-                    // The next commit begins with this one and tells why.
-                    Err(_) => break,
+            let mut rest = writes.as_slice();
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at(free_of_order(rest));
+                if !self.write_several(realm, now, &mut outcomes).await? {
+                    break;
                 }
+                rest = later;
             }
             outcomes.resize(writes.len(), WriteOutcome::NotTried);
             Ok(outcomes)
@@ -109,6 +108,11 @@ impl VlobStore for ParsecStorage {
         }
         .boxed()
     }
+}
+
+/// How many of the next writes may go at once: content, which nothing else of the commit rests on; one of anything else.
+fn free_of_order(writes: &[VlobWrite]) -> usize {
+    writes.iter().take_while(|write| !write.new_blocks.is_empty()).count().max(1)
 }
 
 fn went_back(realm: RealmId, checkpoint: u64) -> Error {
@@ -142,6 +146,34 @@ impl ParsecStorage {
             rest = later;
         }
         Ok(records)
+    }
+
+    /// Writes these, a few at a time. `false` when one was not stored: those that were on their way by then are waited for,
+    /// and no further one is begun. An error only if it is the answer to the very first write.
+    async fn write_several(
+        &self,
+        realm: RealmId,
+        writes: &[VlobWrite],
+        outcomes: &mut Vec<WriteOutcome>,
+    ) -> Result<bool> {
+        let mut to_come = writes.iter();
+        let mut on_their_way: FuturesOrdered<_> =
+            to_come.by_ref().take(VLOB_WRITES_MAX).map(|write| self.write(realm, write)).collect();
+        let mut all_stored = true;
+        while let Some(answer) = on_their_way.next().await {
+            let outcome = match answer {
+                Ok(outcome) => outcome,
+                Err(error) if outcomes.is_empty() => return Err(error),
+                // The next commit begins with this one and tells why.
+                Err(_) => WriteOutcome::NotTried,
+            };
+            outcomes.push(outcome);
+            all_stored &= outcome == WriteOutcome::Stored;
+            if all_stored {
+                on_their_way.extend(to_come.next().map(|write| self.write(realm, write)));
+            }
+        }
+        Ok(all_stored)
     }
 
     async fn write(&self, realm: RealmId, write: &VlobWrite) -> Result<WriteOutcome> {
