@@ -1,8 +1,11 @@
 //! SHA-256, the digest that authenticates blocks.
+//!
+//! Of `sha2`, which uses the processor's own instructions where there are some: there it is several times as fast as
+//! libsodium's.
 
 use std::fmt;
 
-use crate::start;
+use sha2::Digest as _;
 
 public_bytes! {
     /// SHA-256 of something.
@@ -19,20 +22,18 @@ impl fmt::Debug for HashDigest {
 /// SHA-256 of `data`.
 #[must_use]
 pub fn sha256(data: &[u8]) -> HashDigest {
-    start();
-    HashDigest::from_bytes(libsodium_rs::crypto_hash::sha256::hash(data))
+    HashDigest::from_bytes(sha2::Sha256::digest(data).into())
 }
 
 /// SHA-256 of something that arrives in pieces.
-pub struct Sha256(libsodium_rs::crypto_hash::sha256::State);
+pub struct Sha256(sha2::Sha256);
 
 impl Sha256 {
     /// Nothing hashed yet.
     #[must_use]
     #[expect(clippy::new_without_default, reason = "a hash in progress has no meaningful default")]
     pub fn new() -> Self {
-        start();
-        Self(libsodium_rs::crypto_hash::sha256::State::new())
+        Self(sha2::Sha256::new())
     }
 
     /// Adds the next piece.
@@ -42,8 +43,8 @@ impl Sha256 {
 
     /// The digest of all pieces.
     #[must_use]
-    pub fn finish(mut self) -> HashDigest {
-        HashDigest::from_bytes(self.0.finalize())
+    pub fn finish(self) -> HashDigest {
+        HashDigest::from_bytes(self.0.finalize().into())
     }
 }
 

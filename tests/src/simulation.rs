@@ -252,6 +252,12 @@ fn inode(volume: &Volume, path: &str) -> u64 {
 }
 
 impl Device {
+    /// The local tree, for a sync of one's own.
+    #[must_use]
+    pub fn tree(&self) -> Arc<dyn LocalTree> {
+        self.local.tree()
+    }
+
     /// Makes a file.
     pub fn create(&self, path: &str, bytes: &[u8]) {
         self.make(path, false);

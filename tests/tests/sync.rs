@@ -22,8 +22,13 @@ use parsecfs_core::{
 };
 use parsecfs_crypto::SecretKey;
 use parsecfs_tests::simulation::{Device, Party, TreeKind, capabilities};
-use parsecfs_vfs::{error::ErrorKind, tree::LocalContent};
+use parsecfs_vfs::{
+    error::ErrorKind,
+    sync::{Sync, SyncOptions},
+    tree::LocalContent,
+};
 use rand::{Rng, SeedableRng, rngs::StdRng};
+use tokio::runtime::Handle;
 
 /// Tells each story with each local tree.
 macro_rules! stories {
@@ -519,4 +524,18 @@ async fn any_schedule_converges_and_loses_nothing() {
 #[tokio::test(start_paused = true)]
 async fn any_schedule_converges_and_loses_nothing_on_the_real_tree() {
     run_seeds(TreeKind::Real, 30).await;
+}
+
+#[tokio::test]
+async fn whoever_waits_has_what_would_rest_go_up_at_once() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let party = Party::new(1, capabilities(true)).await;
+    let realm = party.workspace().await;
+    let device = party.device(0, realm, TreeKind::Fake);
+    device.create("a", b"just written");
+    let options = SyncOptions { quiet: HOUR, quiet_max: HOUR, ..SyncOptions::new(party.clock.clone()) };
+    let tree = device.tree();
+    let sync = Sync::start(tree, party.organization(0).clone(), realm, Handle::current(), options);
+    assert!(sync.wait_synced(Duration::from_secs(60)).await.unwrap());
+    sync.stop().await;
 }

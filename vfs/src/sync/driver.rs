@@ -1,4 +1,5 @@
-//! When rounds run: after a quiet period, when the storage tells of a change, and again after a failure.
+//! When rounds run: after a quiet period, when the storage tells of a change, when somebody waits for it, and again after
+//! a failure.
 //!
 //! One task. It wakes for local changes, for events and for its own timer, and looks at most once in a quiet period
 //! however much changes.
@@ -27,11 +28,13 @@ pub(super) struct Driver {
     failures: u32,
     /// Certificates may have been added since the last round that ended well.
     certificates: bool,
+    /// The next round takes what else would rest for a while.
+    hurried: bool,
 }
 
 impl Driver {
     pub(super) fn new(engine: Arc<Engine>, options: SyncOptions, stop: watch::Receiver<bool>) -> Self {
-        Self { engine, options, stop, failures: 0, certificates: true }
+        Self { engine, options, stop, failures: 0, certificates: true, hurried: false }
     }
 
     pub(super) async fn run(mut self) {
@@ -54,6 +57,10 @@ impl Driver {
                         next = next.min(Instant::now() + self.options.quiet);
                     }
                 }
+                () = engine.hurry.notified() => {
+                    self.hurried = true;
+                    next = Instant::now();
+                }
                 event = next_event(&mut events) => {
                     if let Some(now) = self.heard(event) {
                         next = now;
@@ -62,7 +69,7 @@ impl Driver {
                 () = sleep_until(next) => {
                     let newest = engine.tree.changed(change).now_or_never();
                     let busy = busy_since.is_some_and(|since| since.elapsed() < BUSY_MAX.min(self.options.quiet_max));
-                    if let (Some(newest), true) = (newest, busy) {
+                    if let (Some(newest), true) = (newest, busy && !self.hurried) {
                         change = newest;
                         next = Instant::now() + self.options.quiet;
                         continue;
@@ -91,6 +98,7 @@ impl Driver {
     /// Runs a round and tells how long to wait for the next.
     async fn round(&mut self, idle: Duration) -> Duration {
         let SyncOptions { quiet, quiet_max, .. } = self.options;
+        let quiet = if std::mem::take(&mut self.hurried) { Duration::ZERO } else { quiet };
         let result = self.engine.background_round(quiet, quiet_max, self.certificates).await;
         let wait = match &result {
             Ok(next_ns) => {

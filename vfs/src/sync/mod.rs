@@ -28,7 +28,11 @@ use parsecfs_core::{
     id::{BlockId, RealmId, VlobId},
     time::Timestamp,
 };
-use tokio::{runtime::Handle, sync::watch, task::JoinHandle};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+    task::JoinHandle,
+};
 
 pub use self::{
     inbound::InboundReport,
@@ -115,6 +119,8 @@ struct Engine {
     state: Mutex<State>,
     /// Rises at the end of every round.
     rounds: watch::Sender<u64>,
+    /// Somebody waits for what else would rest for a while.
+    hurry: Notify,
 }
 
 #[derive(Default)]
@@ -264,6 +270,7 @@ impl Sync {
             turn: tokio::sync::Mutex::new(()),
             state: Mutex::default(),
             rounds: watch::Sender::new(0),
+            hurry: Notify::new(),
         };
         Self { engine: Arc::new(engine), stop: watch::Sender::new(false), driver: tokio::sync::Mutex::new(None) }
     }
@@ -287,16 +294,21 @@ impl Sync {
         self.engine.outbound_once(Readiness::All).await
     }
 
-    /// Waits until everything that was acknowledged here is on the storage; `false` when it takes longer.
+    /// Waits until everything that was acknowledged here is on the storage, which it goes to now; `false` when it takes longer.
     pub async fn wait_synced(&self, timeout: Duration) -> Result<bool> {
         let mut rounds = self.engine.rounds.subscribe();
         let synced = async {
+            let mut asked = false;
             loop {
                 rounds.borrow_and_update();
                 let tree = self.engine.tree.clone();
                 let (entries, _) = blocking(&self.engine.handle, move || tree.pending_total()).await?;
                 if entries == 0 {
                     return Ok(true);
+                }
+                if !std::mem::replace(&mut asked, true) {
+                    // Once: after a failure the next try comes when it comes.
+                    self.engine.hurry.notify_one();
                 }
                 if rounds.changed().await.is_err() {
                     return Ok(false);
