@@ -154,19 +154,16 @@ async fn every_block_is_asked_for_once_and_many_are_on_their_way_at_a_time() {
     let mut most = 0;
     for at in (0..40).map(|at| at * MIB) {
         let reading = world.read_right(at, 1 << 20);
+        // As slow a line as can be: what a reader waits for, and no more.
         let letting_through = async {
             world.settle().await;
             most = most.max(world.line.waiting.load(Ordering::SeqCst));
-            world.line.gate.add_permits(4);
-            world.settle().await;
-            world.line.gate.add_permits(1000);
-            world.settle().await;
-            world.line.gate.forget_permits(2000);
+            world.line.gate.add_permits(2);
         };
         tokio::join!(reading, letting_through);
     }
     assert_eq!(world.line.asked(), 80, "two blocks in each MiB");
-    assert!(most >= 16, "{most}");
+    assert!((56..=66).contains(&most), "{most}: about 32 MiB");
 }
 
 #[tokio::test]
@@ -189,5 +186,6 @@ async fn a_broken_line_ends_the_run_and_is_told_to_the_reader() {
         assert_eq!(world.read(0, 1 << 20).await.expect_err("offline").kind(), ErrorKind::Offline);
         world.settle().await;
     }
-    assert!(world.line.asked() <= 3 * 4, "{}", world.line.asked());
+    // The two that were read, and one window.
+    assert!(world.line.asked() <= 3 * (2 + 4), "{}", world.line.asked());
 }

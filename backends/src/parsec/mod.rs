@@ -60,8 +60,8 @@ const REQUEST_BYTES_MAX: u64 = 1 << 20;
 const COMMIT_WRITES_MAX: usize = 128;
 /// Blocks on their way up at once. More do not help the server, fewer leave a slow line idle.
 const BLOCK_WRITES_MAX: usize = 8;
-/// Blocks on their way down at once.
-const BLOCK_READS_MAX: usize = 24;
+/// Blocks on their way down at once: what a long line needs; where it is short, readers ask for less ahead.
+const BLOCK_READS_MAX: usize = 64;
 
 /// How to reach an organization on a server.
 pub struct Options {

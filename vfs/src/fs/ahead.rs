@@ -1,7 +1,8 @@
 //! Reading ahead from the storage: whoever reads a file from front to back finds the next blocks here.
 //!
-//! A read that needs a block begins a run; further reads close to it carry it on, and so does the first one of a file. Each time the run has
-//! read half of what was asked for ahead, the next part is asked for, twice as much as before up to [`WINDOW_MAX`].
+//! A read that needs a block begins a run; further reads close to it carry it on, and so does the first one of a file.
+//! Each time the run has read half of what was asked for ahead, the next part is asked for. Where readers wait all the
+//! same, the line is long, and the part grows fourfold, up to [`WINDOW_MAX`].
 //! Blocks are opened and kept as they come, several at a time; a reader that gets there first waits for the block that is
 //! on its way instead of asking again.
 //!
@@ -21,9 +22,9 @@ use crate::{content::PAGE, inode::State};
 
 /// The kernel asks in pieces of at most 1 MiB, several at a time and in no order: what is so close belongs to a run.
 const NEAR: u64 = 4 << 20;
-/// Asked for ahead at first, and at most. The latter is what a line of 100 ms needs to carry 160 MiB/s.
-const WINDOW_MIN: u64 = 1 << 20;
-const WINDOW_MAX: u64 = 16 << 20;
+/// Asked for ahead at first, and at most. The latter is what a line of 100 ms needs to carry 320 MiB/s.
+const WINDOW_MIN: u64 = 2 << 20;
+const WINDOW_MAX: u64 = 32 << 20;
 
 /// A block that is on its way to the local store.
 pub(super) type Coming = Shared<BoxFuture<'static, ()>>;
@@ -44,8 +45,9 @@ impl Ahead {
         Self { read: end, asked: end, window: WINDOW_MIN }
     }
 
-    /// Carries the run on with a read of these bytes. Tells what to ask for now; `None` when the read is none of this run.
-    fn carry_on(&mut self, bytes: &Range<u64>) -> Option<Range<u64>> {
+    /// Carries the run on with a read of these bytes, which `waits` for some of them. Tells what to ask for now; `None` when
+    /// the read is none of this run.
+    fn carry_on(&mut self, bytes: &Range<u64>, waits: bool) -> Option<Range<u64>> {
         if bytes.start > self.read + NEAR || bytes.start + NEAR < self.read {
             return None;
         }
@@ -54,12 +56,14 @@ impl Ahead {
         }
         self.read = bytes.end;
         self.asked = self.asked.max(self.read);
-        if self.asked - self.read > self.window / 2 {
+        if self.asked - self.read > self.window / 2 && !waits {
             return Some(self.asked..self.asked);
         }
+        if waits && self.asked > self.read {
+            self.window = (self.window * 4).min(WINDOW_MAX);
+        }
         let from = self.asked;
-        self.asked = self.read + self.window;
-        self.window = (self.window * 2).min(WINDOW_MAX);
+        self.asked = self.asked.max(self.read + self.window);
         Some(from..self.asked)
     }
 }
@@ -78,7 +82,7 @@ impl Volume {
         }
         // Most who begin at the front go on.
         let mut run = state.ahead.or((bytes.start == 0).then(|| Ahead::new(0)));
-        let Some(next) = run.as_mut().and_then(|run| run.carry_on(bytes)) else {
+        let Some(next) = run.as_mut().and_then(|run| run.carry_on(bytes, !missing.is_empty())) else {
             state.ahead = (!missing.is_empty()).then(|| Ahead::new(bytes.end));
             return Vec::new();
         };
@@ -149,17 +153,20 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     #[test]
-    fn a_run_asks_for_every_byte_once_and_stays_a_window_ahead() {
-        let mut run = Ahead::new(0);
-        let mut asked = 0;
-        for at in (0..100).map(|at| at * MIB) {
-            let next = run.carry_on(&(at..at + MIB)).unwrap();
-            if !next.is_empty() {
-                assert_eq!(next.start, asked.max(at + MIB), "nothing twice, nothing left out");
-                asked = next.end;
+    fn a_run_asks_for_every_byte_once_and_as_far_ahead_as_its_reader_has_to_wait() {
+        for (waits, furthest) in [(false, WINDOW_MIN), (true, WINDOW_MAX)] {
+            let mut run = Ahead::new(0);
+            let (mut asked, mut most) = (0, 0);
+            for at in (0..100).map(|at| at * MIB) {
+                let next = run.carry_on(&(at..at + MIB), waits).unwrap();
+                if !next.is_empty() {
+                    assert_eq!(next.start, asked.max(at + MIB), "nothing twice, nothing left out");
+                    asked = next.end;
+                }
+                most = most.max(asked - (at + MIB));
+                assert!(asked > at + MIB, "{at}");
             }
-            assert!(asked <= at + MIB + WINDOW_MAX);
-            assert!(at < 4 * MIB || asked >= at + MIB + MIB, "{at}");
+            assert_eq!(most, furthest);
         }
     }
 
@@ -167,13 +174,13 @@ mod tests {
     fn pieces_in_no_order_are_one_run_and_far_ones_are_none() {
         let mut run = Ahead::new(0);
         for at in [1, 0, 3, 2, 4, 6, 5] {
-            assert!(run.carry_on(&(at * MIB..(at + 1) * MIB)).is_some());
+            assert!(run.carry_on(&(at * MIB..(at + 1) * MIB), false).is_some());
         }
         assert_eq!(run.read, 7 * MIB);
         let before = run;
-        assert!(run.carry_on(&(6 * MIB..7 * MIB)).unwrap().is_empty(), "the same again gets nowhere");
-        assert_eq!(run.carry_on(&(50 * MIB..51 * MIB)), None);
-        assert_eq!(run.carry_on(&(0..MIB)), None);
+        assert!(run.carry_on(&(6 * MIB..7 * MIB), true).unwrap().is_empty(), "the same again gets nowhere");
+        assert_eq!(run.carry_on(&(50 * MIB..51 * MIB), true), None);
+        assert_eq!(run.carry_on(&(0..MIB), true), None);
         assert_eq!(run, before);
     }
 }
