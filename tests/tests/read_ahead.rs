@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use futures::{FutureExt, future::BoxFuture};
@@ -148,7 +149,7 @@ impl World {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn every_block_is_asked_for_once_and_many_are_on_their_way_at_a_time() {
     let world = world(40, 1 << 30, false);
     let mut most = 0;
@@ -158,6 +159,7 @@ async fn every_block_is_asked_for_once_and_many_are_on_their_way_at_a_time() {
         let letting_through = async {
             world.settle().await;
             most = most.max(world.line.waiting.load(Ordering::SeqCst));
+            tokio::time::advance(Duration::from_millis(200)).await;
             world.line.gate.add_permits(2);
         };
         tokio::join!(reading, letting_through);

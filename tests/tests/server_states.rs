@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    io::Write as _,
     time::{Duration, Instant},
 };
 
@@ -143,6 +144,9 @@ fn a_revoked_user_s_mount_stops_writing_and_says_why() {
     let dir = home.mount_point("mnt");
     home.ok(&["mount", &realm.to_string(), &dir]);
     until("the file is there", || fs::read_to_string(format!("{dir}/before")).is_ok_and(|text| text == "before"));
+    // The kernel holds this page until somebody asks for it, and then it is too late.
+    let mut held = fs::File::create(format!("{dir}/held")).expect("a contributor makes files");
+    held.write_all(b"not handed over yet").expect("the kernel takes it");
     scene.runtime.block_on(alice.revoke_user(bob.user_id())).expect("revokes");
     until("writing ends", || {
         let written = fs::write(format!("{dir}/after"), "after");

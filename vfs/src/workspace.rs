@@ -171,8 +171,17 @@ impl Workspace {
 
     /// Syncs now, both ways, until neither side has anything that the other lacks.
     pub async fn sync(&self) -> Result<SyncReport> {
-        self.flush_kernel().await?;
-        self.sync.sync_now().await
+        match self.flush_kernel().await {
+            // A page came after the role had gone; the storage says better why than the kernel.
+            Err(refused) if refused.kind() == ErrorKind::ReadOnly => {
+                self.sync.sync_now().await?;
+                Err(refused)
+            }
+            flushed => {
+                flushed?;
+                self.sync.sync_now().await
+            }
+        }
     }
 
     /// Waits until everything acknowledged here is on the storage; `false` when it takes longer.

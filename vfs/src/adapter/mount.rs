@@ -168,8 +168,11 @@ impl Mount {
             // Somebody unmounted it meanwhile, which flushes too.
             Err(_) if self.has_ended() => Ok(()),
             outcome => outcome.map_err(|error| {
-                let full = error.kind() == std::io::ErrorKind::StorageFull;
-                let kind = if full { ErrorKind::NoSpace } else { ErrorKind::Internal };
+                let kind = match error.kind() {
+                    std::io::ErrorKind::StorageFull => ErrorKind::NoSpace,
+                    std::io::ErrorKind::ReadOnlyFilesystem => ErrorKind::ReadOnly,
+                    _ => ErrorKind::Internal,
+                };
                 Error::new(kind, "a program's write was refused").caused_by(error)
             }),
         }

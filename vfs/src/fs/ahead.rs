@@ -2,29 +2,35 @@
 //!
 //! A read that needs a block begins a run; further reads close to it carry it on, and so does the first one of a file.
 //! Each time the run has read half of what was asked for ahead, the next part is asked for. Where readers wait all the
-//! same, the line is long, and the part grows fourfold, up to [`WINDOW_MAX`].
+//! same, the part grows fourfold, up to what the line carries while a block comes.
 //! Blocks are opened and kept as they come, several at a time; a reader that gets there first waits for the block that is
 //! on its way instead of asking again.
 //!
 //! What could go wrong: reads that only look like a run cost blocks that nobody wants, at most one window. A storage that
 //! fails, or a cache that is full, ends the run; the reader then asks for itself and hears why.
 
-use std::{ops::Range, sync::Weak};
+use std::{ops::Range, sync::Weak, time::Duration};
 
 use futures::{
     FutureExt,
     future::{BoxFuture, Shared},
 };
 use parsecfs_core::{id::BlockId, manifest::BlockAccess};
+use tokio::time::Instant;
 
 use super::Volume;
 use crate::{content::PAGE, inode::State};
 
 /// The kernel asks in pieces of at most 1 MiB, several at a time and in no order: what is so close belongs to a run.
 const NEAR: u64 = 4 << 20;
-/// Asked for ahead at first, and at most. The latter is what a line of 100 ms needs to carry 320 MiB/s.
+/// Asked for ahead at first.
 const WINDOW_MIN: u64 = 2 << 20;
+/// Asked for ahead at most where the line is short: more would only lie in memory.
+const WINDOW_SHORT: u64 = 8 << 20;
+/// Asked for ahead at most: what a line of 100 ms needs.
 const WINDOW_MAX: u64 = 32 << 20;
+/// What a good line carries, in bytes per microsecond.
+const LINE_BYTES_US: u128 = 320;
 
 /// A block that is on its way to the local store.
 pub(super) type Coming = Shared<BoxFuture<'static, ()>>;
@@ -37,12 +43,14 @@ pub(crate) struct Ahead {
     /// How far blocks were asked for.
     asked: u64,
     window: u64,
+    /// The shortest time that a block took to come.
+    latency: Option<Duration>,
 }
 
 impl Ahead {
     /// A run that begins with a read up to `end`.
     const fn new(end: u64) -> Self {
-        Self { read: end, asked: end, window: WINDOW_MIN }
+        Self { read: end, asked: end, window: WINDOW_MIN, latency: None }
     }
 
     /// Carries the run on with a read of these bytes, which `waits` for some of them. Tells what to ask for now; `None` when
@@ -60,11 +68,22 @@ impl Ahead {
             return Some(self.asked..self.asked);
         }
         if waits && self.asked > self.read {
-            self.window = (self.window * 4).min(WINDOW_MAX);
+            self.window = (self.window * 4).min(self.widest());
         }
         let from = self.asked;
         self.asked = self.asked.max(self.read + self.window);
         Some(from..self.asked)
+    }
+
+    /// A block came after so long.
+    fn came_after(&mut self, time: Duration) {
+        self.latency = Some(self.latency.map_or(time, |known| known.min(time)));
+    }
+
+    /// What the line carries while a block comes.
+    fn widest(&self) -> u64 {
+        let carried = self.latency.map_or(0, |latency| latency.as_micros() * LINE_BYTES_US);
+        u64::try_from(carried).unwrap_or(WINDOW_MAX).clamp(WINDOW_SHORT, WINDOW_MAX)
     }
 }
 
@@ -108,8 +127,9 @@ impl Volume {
             }
             let (source, volume) = (remote.source.clone(), remote.volume.clone());
             let task = async move {
+                let asked = Instant::now();
                 let fetched = source.fetch(&block).await;
-                arrive(&volume, ino, block, fetched.ok());
+                arrive(&volume, ino, block, fetched.ok(), asked.elapsed());
             };
             let task = task.boxed().shared();
             coming.insert(block.id, task.clone());
@@ -135,13 +155,16 @@ impl Volume {
     }
 }
 
-/// Keeps a block that came, or ends the run that wanted it.
-fn arrive(volume: &Weak<Volume>, ino: u64, block: BlockAccess, bytes: Option<Vec<u8>>) {
+/// Keeps a block that came after so long, or ends the run that wanted it.
+fn arrive(volume: &Weak<Volume>, ino: u64, block: BlockAccess, bytes: Option<Vec<u8>>, after: Duration) {
     // Unmounted meanwhile.
     let Some(volume) = volume.upgrade() else { return };
     let kept = bytes.is_some_and(|bytes| volume.keep(ino, &vec![(block, bytes)]).unwrap_or(false));
-    if !kept && let Ok(inode) = volume.open_inode(ino) {
-        inode.state.lock().ahead = None;
+    if let Ok(inode) = volume.open_inode(ino) {
+        match &mut inode.state.lock().ahead {
+            Some(run) if kept => run.came_after(after),
+            run => *run = None,
+        }
     }
     volume.coming.lock().remove(&block.id);
 }
@@ -154,8 +177,15 @@ mod tests {
 
     #[test]
     fn a_run_asks_for_every_byte_once_and_as_far_ahead_as_its_reader_has_to_wait() {
-        for (waits, furthest) in [(false, WINDOW_MIN), (true, WINDOW_MAX)] {
+        let ms = Duration::from_millis;
+        for (waits, latency, furthest) in [
+            (false, ms(100), WINDOW_MIN),
+            (true, ms(3), WINDOW_SHORT),
+            (true, ms(40), 12_800_000),
+            (true, ms(400), WINDOW_MAX),
+        ] {
             let mut run = Ahead::new(0);
+            run.came_after(latency);
             let (mut asked, mut most) = (0, 0);
             for at in (0..100).map(|at| at * MIB) {
                 let next = run.carry_on(&(at..at + MIB), waits).unwrap();

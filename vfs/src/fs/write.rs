@@ -9,7 +9,7 @@ use super::{
     slot_row,
 };
 use crate::{
-    content::{Extent, PAGE, PAGE_BYTES, Piece, Place, Released, SLOT_PAGES, by_slot, slot_of},
+    content::{Extent, PAGE, PAGE_BYTES, Piece, Place, Released, SLOT_PAGES, blocks_between, by_slot, slot_of},
     error::{Error, ErrorKind, Result},
     inode::State,
     store::{RowKey, RowValue},
@@ -339,7 +339,10 @@ impl Volume {
         let blocks = state.base_blocks.clone().unwrap_or_default();
         let limit = state.meta.base_limit;
         let (mut rows, mut is_full) = (Vec::new(), false);
-        for (access, bytes) in fetched.iter().filter(|(access, _)| blocks.contains(access)) {
+        let is_of_base = |access: &BlockAccess| {
+            blocks_between(&blocks, access.offset, access.offset.saturating_add(1)).contains(access)
+        };
+        for (access, bytes) in fetched.iter().filter(|(access, _)| is_of_base(access)) {
             // Pages that this block alone says everything about.
             let end = access.offset.saturating_add(access.size).min(limit);
             let first = access.offset.div_ceil(PAGE);
