@@ -128,9 +128,10 @@ impl Exchange {
         }
     }
 
-    /// The claimer's last step is on its way: nothing more to wait for.
+    /// The last step is on its way: nothing more to wait for. The claimer says so once it has posted it; the greeter when it
+    /// hears that the invitation is over, for then the claimer has all that it was to get.
     pub fn posted_last(&mut self) {
-        if matches!(self.next(), Next::PostLast(_)) {
+        if self.number == LAST_STEP && matches!(self.next(), Next::Post(_) | Next::PostLast(_)) {
             self.number += 1;
         }
     }

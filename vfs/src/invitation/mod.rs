@@ -26,7 +26,7 @@ use std::{sync::Arc, time::Duration};
 use futures::future::{BoxFuture, select_all};
 use parsecfs_core::{
     id::{GreetingAttemptId, InvitationToken, UserId},
-    invite::{CancelReason, Exchange, NONCE_BYTES, Next, Side, Step},
+    invite::{CancelReason, Exchange, LAST_STEP, NONCE_BYTES, Next, Side, Step},
     storage::{self, Invited, StepAnswer, Storage},
 };
 use parsecfs_crypto::{PrivateKey, random_bytes, sas::SasCode};
@@ -203,8 +203,10 @@ impl Dialog {
                 patience.answered();
             }
             Ok(StepAnswer::NotYet) => patience.pause().await,
-            // The host may have taken the invitation down before it heard the last word.
-            Err(error) if is_last && error.kind() == storage::ErrorKind::NotFound => self.exchange.posted_last(),
+            // Whoever was faster has taken the invitation down: the other side has all that it needs.
+            Err(error) if step.number() == LAST_STEP && error.kind() == storage::ErrorKind::NotFound => {
+                self.exchange.posted_last();
+            }
             Err(error) => patience.bear(error).await?,
         }
         Ok(())

@@ -99,6 +99,13 @@ fn the_claimer_does_not_wait_for_an_answer_to_its_last_step() {
             claimer.receive(&ours);
         }
     }
+    // The greeter hears only that the invitation is over, and before its last step never takes that for the end.
+    assert!(matches!(greeter.next(), Next::Post(_)));
+    greeter.posted_last();
+    assert_eq!(greeter.next(), Next::Done);
+    let mut early = fresh(Side::Greeter);
+    early.posted_last();
+    assert!(matches!(early.next(), Next::Post(_)));
     assert_eq!((greeter.received(), claimer.received()), (Some(&[1][..]), Some(&[2][..])));
 }
 
