@@ -11,7 +11,7 @@
 use parsecfs_core::{
     document::{Field, from_msgpack, to_msgpack},
     id::{GreetingAttemptId, InvitationToken, UserId},
-    invite::{CancelReason, LAST_STEP, Side, Step},
+    invite::{CancelReason, Side, Step},
     storage::{Error, ErrorKind, Result, StepAnswer},
 };
 use parsecfs_crypto::{SecretKey, sha256};
@@ -170,7 +170,7 @@ impl Greeting<'_> {
         };
         let garbled = |error| Error::new(ErrorKind::Corrupt, "the other side's step makes no sense").caused_by(error);
         let answer = Step::from_bytes(other, &bytes).map_err(garbled)?;
-        if answer.number() != step.number() || answer.number() > LAST_STEP {
+        if answer.number() != step.number() {
             return Err(Error::new(ErrorKind::Corrupt, "the other side's step is another one"));
         }
         Ok(StepAnswer::Step(answer))
