@@ -12,53 +12,24 @@ use parsecfs_core::{
     storage::{InvitationStatus, Invitations, Invitee},
     url::{InvitationLink, LinkKind},
 };
-use parsecfs_crypto::sas::SasCode;
-use parsecfs_tests::world::{Device, Files, World, content};
+use parsecfs_tests::{
+    phone::Phone,
+    world::{Device, Files, World, content},
+};
 use parsecfs_vfs::{
     error::{ErrorKind, Result},
     invitation::{
-        Ended,
+        Ended, Person,
         guest::{Guest, GuestTurn, Wishes},
         host::{Host, HostTurn, Welcomed},
     },
 };
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-
-/// What two people say to each other beside the storage.
-struct Phone {
-    says: UnboundedSender<SasCode>,
-    hears: UnboundedReceiver<SasCode>,
-    /// Understands every code wrong.
-    is_deaf: bool,
-}
-
-impl Phone {
-    fn pair() -> (Self, Self) {
-        let ((says, other_hears), (other_says, hears)) = (unbounded_channel(), unbounded_channel());
-        (Self { says, hears, is_deaf: false }, Self { says: other_says, hears: other_hears, is_deaf: false })
-    }
-
-    fn say(&self, code: SasCode) {
-        let _ = self.says.send(code);
-    }
-
-    async fn find(&mut self, codes: &[SasCode]) -> Option<SasCode> {
-        let heard = self.hears.recv().await?;
-        codes.iter().copied().find(|code| (*code == heard) != self.is_deaf)
-    }
-}
 
 async fn greet(host: &mut Host, phone: &mut Phone) -> Result<std::result::Result<Welcomed, Ended>> {
     loop {
         match host.advance().await? {
-            HostTurn::Tell(code) => {
-                phone.say(code);
-                host.told();
-            }
-            HostTurn::Choose(codes) => {
-                let code = phone.find(&codes).await;
-                host.choose(code);
-            }
+            HostTurn::Tell(code) => phone.tell(host, code),
+            HostTurn::Choose(codes) => phone.pick(host, &codes).await,
             HostTurn::Welcomed(welcomed) => return Ok(Ok(welcomed)),
             HostTurn::Ended(ended) => return Ok(Err(ended)),
             HostTurn::ShareGiven(_) => panic!("nobody lost anything"),
@@ -78,14 +49,8 @@ async fn join_on(
 ) -> Result<std::result::Result<LocalDevice, Ended>> {
     loop {
         match guest.advance().await? {
-            GuestTurn::Tell(code) => {
-                phone.say(code);
-                guest.told();
-            }
-            GuestTurn::Choose(codes) => {
-                let code = phone.find(&codes).await;
-                guest.choose(code);
-            }
+            GuestTurn::Tell(code) => phone.tell(guest, code),
+            GuestTurn::Choose(codes) => phone.pick(guest, &codes).await,
             GuestTurn::Save(device) => {
                 *saved = Some(*device);
                 guest.saved();

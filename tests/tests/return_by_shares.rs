@@ -13,8 +13,8 @@ use parsecfs_core::{
     storage::{InvitationStatus, Invitee, StepAnswer},
     url::InvitationLink,
 };
-use parsecfs_crypto::{PrivateKey, SecretKey, random_bytes, sas::SasCode};
-use parsecfs_tests::company::Company;
+use parsecfs_crypto::{PrivateKey, SecretKey, random_bytes};
+use parsecfs_tests::{company::Company, phone::Phone};
 use parsecfs_vfs::{
     error::{ErrorKind, Result},
     invitation::{
@@ -24,7 +24,6 @@ use parsecfs_vfs::{
     },
     organization::{Organization, plan_shares},
 };
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// Alice, Bob, Carol, Dave.
 const OTHERS: [&str; 3] = ["bob", "carol", "dave"];
@@ -35,41 +34,12 @@ async fn set_up(of: &Organization, threshold: u8, recipients: &[(&Organization, 
     of.set_up_recovery(&plan_shares(count(threshold), holders.collect()).unwrap()).await.unwrap();
 }
 
-/// What two people say to each other beside the storage.
-struct Phone {
-    says: UnboundedSender<SasCode>,
-    hears: UnboundedReceiver<SasCode>,
-    is_deaf: bool,
-}
-
-impl Phone {
-    fn pair() -> (Self, Self) {
-        let ((says, other_hears), (other_says, hears)) = (unbounded_channel(), unbounded_channel());
-        (Self { says, hears, is_deaf: false }, Self { says: other_says, hears: other_hears, is_deaf: false })
-    }
-
-    fn say(&self, code: SasCode) {
-        self.says.send(code).unwrap();
-    }
-
-    async fn find(&mut self, codes: &[SasCode]) -> Option<SasCode> {
-        let heard = self.hears.recv().await?;
-        codes.iter().copied().find(|code| (*code == heard) != self.is_deaf)
-    }
-}
-
 /// `None` when it ended without success.
 async fn greet(mut host: Host, mut phone: Phone) -> Option<()> {
     loop {
         match host.advance().await.unwrap() {
-            HostTurn::Tell(code) => {
-                phone.say(code);
-                host.told();
-            }
-            HostTurn::Choose(codes) => {
-                let code = phone.find(&codes).await;
-                host.choose(code);
-            }
+            HostTurn::Tell(code) => phone.tell(&mut host, code),
+            HostTurn::Choose(codes) => phone.pick(&mut host, &codes).await,
             HostTurn::ShareGiven(_) => return Some(()),
             HostTurn::Welcomed(_) => panic!("a recipient welcomes nobody"),
             HostTurn::Ended(_) => return None,
@@ -81,14 +51,8 @@ async fn greet(mut host: Host, mut phone: Phone) -> Option<()> {
 async fn collect(guest: &mut RecoveryGuest, mut phone: Phone) -> std::result::Result<u8, Ended> {
     loop {
         match guest.advance().await.unwrap() {
-            RecoveryTurn::Tell(code) => {
-                phone.say(code);
-                guest.told();
-            }
-            RecoveryTurn::Choose(codes) => {
-                let code = phone.find(&codes).await;
-                guest.choose(code);
-            }
+            RecoveryTurn::Tell(code) => phone.tell(guest, code),
+            RecoveryTurn::Choose(codes) => phone.pick(guest, &codes).await,
             RecoveryTurn::Given { missing, .. } => return Ok(missing),
             RecoveryTurn::Ended(ended) => return Err(ended),
             RecoveryTurn::Recovered(_) | RecoveryTurn::Misled(_) => panic!("nobody was asked"),
@@ -178,9 +142,9 @@ async fn a_code_that_does_not_fit_costs_one_exchange_and_nothing_that_was_given(
         let link = invite(bob, alice).await;
         let mut guest = guest(&company, &link).await;
         assert_eq!(give(bob, &link, &mut guest).await, 1);
-        let (one, other) = Phone::pair();
+        let (one, mut other) = Phone::pair();
         let misheard = host(carol, &link).await.unwrap();
-        let other = Phone { is_deaf: true, ..other };
+        other.is_deaf = true;
         let (greeted, ended) = tokio::join!(greet(misheard, one), collect(&mut guest, other));
         assert_eq!(greeted, None);
         assert_eq!(ended.unwrap_err(), Ended { by_us: true, reason: CancelReason::InvalidSasCode });

@@ -71,28 +71,25 @@ impl Request {
     }
 }
 
-/// What the server answered to a command.
-pub struct Reply {
+/// A structure in what the server answered, taken apart field by field; those that nobody asks for are ignored.
+pub struct Structure {
     command: &'static str,
-    status: String,
     fields: Vec<(Value, Value)>,
 }
 
-impl Reply {
-    /// Reads a reply; `Corrupt` when it is none.
-    pub fn read(command: &'static str, bytes: &[u8]) -> Result<Self> {
-        let garbled = || Error::new(ErrorKind::Corrupt, format!("the server's answer to {command} makes no sense"));
-        let value = from_msgpack(bytes).map_err(|error| garbled().caused_by(error))?;
-        let Value::Map(fields) = value else { return Err(garbled()) };
-        let mut reply = Self { command, status: String::new(), fields };
-        reply.status = reply.get("status")?;
-        Ok(reply)
+impl Structure {
+    /// Of the answer to `command`; `Corrupt` when it is none.
+    pub fn of(command: &'static str, value: Value) -> Result<Self> {
+        match value {
+            Value::Map(fields) => Ok(Self { command, fields }),
+            _ => Err(garbled(command)),
+        }
     }
 
-    /// How the command ended.
+    /// Whether a field is there and says something.
     #[must_use]
-    pub fn status(&self) -> &str {
-        &self.status
+    pub fn has(&self, name: &str) -> bool {
+        self.fields.iter().any(|(key, value)| key.as_str() == Some(name) && !value.is_nil())
     }
 
     /// Takes a field out; `Corrupt` when it is not there or of another type.
@@ -109,6 +106,42 @@ impl Reply {
         let missing =
             || Error::new(ErrorKind::Corrupt, format!("the server's answer to {} has no {name}", self.command));
         Ok(self.fields.swap_remove(index.ok_or_else(missing)?).1)
+    }
+}
+
+/// What the server answered makes no sense.
+pub(super) fn garbled(command: &str) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("the server's answer to {command} makes no sense"))
+}
+
+/// What the server answered to a command.
+pub struct Reply {
+    status: String,
+    body: Structure,
+}
+
+impl Reply {
+    /// Reads a reply; `Corrupt` when it is none.
+    pub fn read(command: &'static str, bytes: &[u8]) -> Result<Self> {
+        let value = from_msgpack(bytes).map_err(|error| garbled(command).caused_by(error))?;
+        let mut body = Structure::of(command, value)?;
+        Ok(Self { status: body.get("status")?, body })
+    }
+
+    /// How the command ended.
+    #[must_use]
+    pub fn status(&self) -> &str {
+        &self.status
+    }
+
+    /// As [`Structure::get`].
+    pub fn get<T: Field>(&mut self, name: &str) -> Result<T> {
+        self.body.get(name)
+    }
+
+    /// As [`Structure::take`].
+    pub fn take(&mut self, name: &str) -> Result<Value> {
+        self.body.take(name)
     }
 
     /// The reply itself when the command succeeded, otherwise what its refusal means.
@@ -127,7 +160,7 @@ impl Reply {
         }
         let (kind, text) = meaning(&self.status);
         let status = if kind.is_none() { format!("unknown status {:?}", self.printable()) } else { text.to_owned() };
-        let error = Error::new(kind.unwrap_or(ErrorKind::Unsupported), format!("{}: {status}", self.command));
+        let error = Error::new(kind.unwrap_or(ErrorKind::Unsupported), format!("{}: {status}", self.body.command));
         match self.get("strictly_greater_than") {
             Ok(last) if self.status == "require_greater_timestamp" => error.only_after(last),
             _ => error,

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
 use parsecfs_core::{
-    document::Field,
     id::{GreetingAttemptId, InvitationToken, RevealToken, UserId},
     invite::{CancelReason, Side, Step},
     name::{Email, HumanHandle, OrganizationId},
@@ -18,7 +17,7 @@ use rmpv::Value;
 
 use super::{
     Limits, ParsecStorage,
-    command::{Reply, Request},
+    command::{Reply, Request, Structure, garbled},
     server::{Clock, Family, Server},
 };
 
@@ -80,13 +79,7 @@ impl Invitations for ParsecStorage {
         attempt: GreetingAttemptId,
         step: &'a Step,
     ) -> BoxFuture<'a, Result<StepAnswer>> {
-        async move {
-            let request = Request::new("invite_greeter_step")
-                .with("greeting_attempt", &attempt)
-                .with_value("greeter_step", step.to_value());
-            answer(self.call(request).await?, Side::Claimer, "claimer_step")
-        }
-        .boxed()
+        async move { answer(self.call(posted(Side::Greeter, attempt, step)).await?, Side::Claimer) }.boxed()
     }
 
     fn cancel_greeting(
@@ -96,9 +89,7 @@ impl Invitations for ParsecStorage {
         reason: CancelReason,
     ) -> BoxFuture<'_, Result<()>> {
         async move {
-            let request = Request::new("invite_greeter_cancel_greeting_attempt")
-                .with("greeting_attempt", &attempt)
-                .with("reason", &reason);
+            let request = cancelled(Side::Greeter, attempt, reason);
             done(self.call(request).await?, "greeting_attempt_already_cancelled")
         }
         .boxed()
@@ -162,13 +153,7 @@ impl Invited for Guest {
         attempt: GreetingAttemptId,
         step: &'a Step,
     ) -> BoxFuture<'a, Result<StepAnswer>> {
-        async move {
-            let request = Request::new("invite_claimer_step")
-                .with("greeting_attempt", &attempt)
-                .with_value("claimer_step", step.to_value());
-            answer(self.call(request).await?, Side::Greeter, "greeter_step")
-        }
-        .boxed()
+        async move { answer(self.call(posted(Side::Claimer, attempt, step)).await?, Side::Greeter) }.boxed()
     }
 
     fn cancel_claim(
@@ -178,9 +163,7 @@ impl Invited for Guest {
         reason: CancelReason,
     ) -> BoxFuture<'_, Result<()>> {
         async move {
-            let request = Request::new("invite_claimer_cancel_greeting_attempt")
-                .with("greeting_attempt", &attempt)
-                .with("reason", &reason);
+            let request = cancelled(Side::Claimer, attempt, reason);
             done(self.call(request).await?, "greeting_attempt_already_cancelled")
         }
         .boxed()
@@ -196,12 +179,34 @@ impl Invited for Guest {
     }
 }
 
-fn garbled(command: &str) -> Error {
-    Error::new(ErrorKind::Corrupt, format!("the server's answer to {command} makes no sense"))
+/// The field with a step of this side.
+fn step_of(side: Side) -> &'static str {
+    match side {
+        Side::Greeter => "greeter_step",
+        Side::Claimer => "claimer_step",
+    }
+}
+
+/// The command that posts a step of this side.
+fn posted(side: Side, attempt: GreetingAttemptId, step: &Step) -> Request {
+    let command = match side {
+        Side::Greeter => "invite_greeter_step",
+        Side::Claimer => "invite_claimer_step",
+    };
+    Request::new(command).with("greeting_attempt", &attempt).with_value(step_of(side), step.to_value())
+}
+
+/// The command by which this side ends an attempt.
+fn cancelled(side: Side, attempt: GreetingAttemptId, reason: CancelReason) -> Request {
+    let command = match side {
+        Side::Greeter => "invite_greeter_cancel_greeting_attempt",
+        Side::Claimer => "invite_claimer_cancel_greeting_attempt",
+    };
+    Request::new(command).with("greeting_attempt", &attempt).with("reason", &reason)
 }
 
 /// What a step came to.
-fn answer(mut reply: Reply, other: Side, field: &str) -> Result<StepAnswer> {
+fn answer(mut reply: Reply, other: Side) -> Result<StepAnswer> {
     match reply.status() {
         "not_ready" => Ok(StepAnswer::NotYet),
         "greeting_attempt_cancelled" => {
@@ -210,7 +215,7 @@ fn answer(mut reply: Reply, other: Side, field: &str) -> Result<StepAnswer> {
         _ => {
             let strange =
                 |error| Error::new(ErrorKind::Corrupt, "the other side's step makes no sense").caused_by(error);
-            let step = reply.ok()?.take(field)?;
+            let step = reply.ok()?.take(step_of(other))?;
             Ok(StepAnswer::Step(Step::from_value(other, step).map_err(strange)?))
         }
     }
@@ -221,27 +226,9 @@ fn done(reply: Reply, already: &str) -> Result<()> {
     if reply.status() == already { Ok(()) } else { reply.ok().map(drop) }
 }
 
-/// A structure in a reply, field by field; those that nobody asks for are ignored.
-struct Item(Vec<(Value, Value)>);
-
-impl Item {
-    fn of(value: Value) -> Result<Self> {
-        match value {
-            Value::Map(fields) => Ok(Self(fields)),
-            _ => Err(garbled("a command about invitations")),
-        }
-    }
-
-    fn get<T: Field>(&mut self, name: &str) -> Result<T> {
-        let at = self.0.iter().position(|(key, _)| key.as_str() == Some(name));
-        let value = at.map(|at| self.0.swap_remove(at).1).ok_or_else(|| garbled("a command about invitations"))?;
-        T::read(value).map_err(|error| garbled("a command about invitations").caused_by(error))
-    }
-}
-
 /// `None` for a kind that is not known.
 fn invitation(value: Value) -> Result<Option<Invitation>> {
-    let mut item = Item::of(value)?;
+    let mut item = Structure::of("invite_list", value)?;
     let kind: String = item.get("type")?;
     let invitee = match kind.as_str() {
         "USER" => Invitee::User { email: item.get::<Email>("claimer_email")? },
@@ -295,13 +282,11 @@ fn greeters(value: Value) -> Result<Vec<Greeter>> {
     let Value::Array(items) = value else { return Err(garbled("invite_info")) };
     let mut greeters = Vec::new();
     for item in items {
-        let mut item = Item::of(item)?;
-        let has =
-            |item: &Item, name: &str| item.0.iter().any(|(key, value)| key.as_str() == Some(name) && !value.is_nil());
-        if has(&item, "revoked_on") {
+        let mut item = Structure::of("invite_info", item)?;
+        if item.has("revoked_on") {
             continue;
         }
-        let shares = if has(&item, "shares") { item.get("shares")? } else { 0 };
+        let shares = if item.has("shares") { item.get("shares")? } else { 0 };
         greeters.push(Greeter { user: item.get("user_id")?, human_handle: Some(item.get("human_handle")?), shares });
     }
     Ok(greeters)

@@ -1,228 +1,20 @@
-//! What the agent does about invitations. The dialogs with a host's or a guest's person live here, in memory: a command
-//! that was interrupted finds its dialog where it left it, as long as this agent lives.
-//!
-//! Invariants: a dialog has one command at a time; a dialog that is done or ended is forgotten when its command hears so;
-//! one that nobody asked about for a while no longer keeps the agent running.
-
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+//! What the agent does about invitations apart from the dialogs: making, listing, finding, taking back.
 
 use parsecfs_core::{
-    id::{DeviceId, InvitationToken},
-    invite::CancelReason,
     name::Email,
     storage::{Invitation, InvitationStatus, Invited, Invitee, Notice},
     url::{InvitationLink, LinkKind},
 };
-use parsecfs_crypto::sas::SasCode;
-use parsecfs_vfs::{
-    error::ErrorKind,
-    invitation::{
-        Ended,
-        guest::{Guest, GuestTurn, Wishes},
-        host::{Host, HostTurn},
-        recovery::RecoveryGuest,
-    },
-    organization::Organization,
-};
-use tokio::sync::Mutex as AsyncMutex;
+use parsecfs_vfs::{error::ErrorKind, organization::Organization};
 
-use super::{
-    people,
-    session::{self, Sessions},
-    views,
-};
+use super::people;
 use crate::{
     daemon,
     exit::Kind,
     failure::{Failure, Result},
     output,
-    rpc::{
-        self, GreetTurn, InvitationView, Invite, InvitedView, JoinRequest, JoinTurn, Profile, Said, Turn, WelcomedView,
-    },
+    rpc::{InvitationView, Invite, InvitedView},
 };
-
-/// So long an agent waits for a command to come back to its dialog.
-const KEPT: Duration = Duration::from_secs(600);
-
-/// Dialogs that are on their way.
-#[derive(Default)]
-pub(super) struct Dialogs {
-    hosts: Kept<(DeviceId, InvitationToken), Host>,
-    guests: Kept<InvitationToken, Guest>,
-    pub(super) returns: Kept<InvitationToken, RecoveryGuest>,
-}
-
-/// A dialog, and when somebody last asked for it.
-type Touched<D> = (Arc<AsyncMutex<D>>, Instant);
-
-pub(super) struct Kept<K, D>(Mutex<HashMap<K, Touched<D>>>);
-
-impl<K, D> Default for Kept<K, D> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
-
-impl<K: Copy + Eq + Hash, D> Kept<K, D> {
-    fn lock(&self) -> MutexGuard<'_, HashMap<K, Touched<D>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn get(&self, key: K) -> Option<Arc<AsyncMutex<D>>> {
-        let mut kept = self.lock();
-        let (dialog, touched) = kept.get_mut(&key)?;
-        *touched = Instant::now();
-        Some(Arc::clone(dialog))
-    }
-
-    pub(super) fn put(&self, key: K, dialog: D) -> Arc<AsyncMutex<D>> {
-        let dialog = Arc::new(AsyncMutex::new(dialog));
-        self.lock().insert(key, (Arc::clone(&dialog), Instant::now()));
-        dialog
-    }
-
-    pub(super) fn forget(&self, key: K) {
-        self.lock().remove(&key);
-    }
-
-    /// Nothing comes of a dialog about an invitation that is over.
-    pub(super) fn forget_if_gone(&self, key: K, error: &parsecfs_vfs::error::Error) {
-        if error.kind() == ErrorKind::NotFound {
-            self.forget(key);
-        }
-    }
-
-    /// Whether a command may still come back. A dialog that somebody holds now is asked for now.
-    fn is_engaged(&self) -> bool {
-        let mut kept = self.lock();
-        kept.retain(|_, (dialog, touched)| touched.elapsed() < KEPT || Arc::strong_count(dialog) > 1);
-        !kept.is_empty()
-    }
-}
-
-impl Dialogs {
-    /// Whether a command may come back to one.
-    pub(super) fn engaged(&self) -> bool {
-        // All of them, so that all forget.
-        self.hosts.is_engaged() | self.guests.is_engaged() | self.returns.is_engaged()
-    }
-
-    /// Goes on with letting a guest in, until the person has something to do.
-    pub(super) async fn greet(
-        &self,
-        organization: &Arc<Organization>,
-        text: &str,
-        profile: Profile,
-        said: Said,
-    ) -> Result<GreetTurn> {
-        let invitation = find(organization, text).await?;
-        let key = (organization.device_id(), invitation.token);
-        let profile = people::user_profile(profile);
-        let dialog = match self.hosts.get(key) {
-            Some(dialog) => dialog,
-            None => {
-                let host = Arc::clone(organization).greet(invitation.token, profile).await;
-                self.hosts.put(key, host.map_err(|error| people::refused_to_admins(organization, error))?)
-            }
-        };
-        let mut host = dialog.try_lock().map_err(|_| engaged())?;
-        host.set_profile(profile);
-        match said {
-            Said::Nothing => {}
-            Said::Told => host.told(),
-            Said::Heard(code) => host.choose(heard(code)?),
-        }
-        let turn = host.advance().await.inspect_err(|error| self.hosts.forget_if_gone(key, error));
-        match turn? {
-            HostTurn::Tell(code) => Ok(Turn::Tell(code.to_string())),
-            HostTurn::Choose(codes) => Ok(choose(&codes)),
-            HostTurn::Ended(ended) => {
-                self.hosts.forget(key);
-                Err(stopped(ended, "the guest", "mountctl invite greet"))
-            }
-            HostTurn::ShareGiven(user) => {
-                self.hosts.forget(key);
-                let user = organization.users().into_iter().find(|known| known.id == user).map(views::user);
-                let user = user.ok_or_else(|| Failure::new(Kind::NotFound, "this person is not known"))?;
-                let rpc::UserView { user_id, email, name, .. } = user;
-                Ok(Turn::Done(WelcomedView { user_id, email, name, device_id: None, device: None }))
-            }
-            HostTurn::Welcomed(welcomed) => {
-                self.hosts.forget(key);
-                Ok(Turn::Done(WelcomedView {
-                    user_id: welcomed.user.to_string(),
-                    email: welcomed.human_handle.email().to_string(),
-                    name: welcomed.human_handle.label().to_owned(),
-                    device_id: Some(welcomed.device.to_string()),
-                    device: Some(welcomed.label.to_string()),
-                }))
-            }
-        }
-    }
-
-    /// Goes on with the guest's side, until the person has something to do.
-    pub(super) async fn join(&self, sessions: &Sessions, request: JoinRequest) -> Result<JoinTurn> {
-        let link = parse(request.link.reveal())?;
-        if link.kind == LinkKind::Recovery {
-            return self.return_by_shares(sessions, link, request).await;
-        }
-        let token = link.token;
-        let dialog = match self.guests.get(token) {
-            Some(dialog) => dialog,
-            None => {
-                sessions.require_usable(&request.device.protection).await?;
-                self.guests.put(token, begin(link, &request).await?)
-            }
-        };
-        let mut guest = dialog.try_lock().map_err(|_| engaged())?;
-        match request.said {
-            Said::Nothing => {}
-            Said::Told => guest.told(),
-            Said::Heard(code) => guest.choose(heard(code)?),
-        }
-        loop {
-            let turn = guest.advance().await.inspect_err(|error| self.guests.forget_if_gone(token, error));
-            match turn.map_err(gone)? {
-                GuestTurn::Tell(code) => return Ok(Turn::Tell(code.to_string())),
-                GuestTurn::Choose(codes) => return Ok(choose(&codes)),
-                GuestTurn::Ended(ended) => {
-                    self.guests.forget(token);
-                    return Err(stopped(ended, "the host", "mountctl join"));
-                }
-                GuestTurn::Save(device) => {
-                    sessions.save(*device, request.device.protection.clone()).await?;
-                    guest.saved();
-                }
-                GuestTurn::Joined => {
-                    let view = guest.device().map(|device| sessions.device(device.device_id));
-                    self.guests.forget(token);
-                    return view
-                        .unwrap_or_else(|| Err(Failure::new(Kind::Failed, "nothing was joined")))
-                        .map(Turn::Done);
-                }
-            }
-        }
-    }
-}
-
-async fn begin(link: InvitationLink, request: &JoinRequest) -> Result<Guest> {
-    let door = daemon::invited(&link).await?;
-    let info = look(&link, &*door).await?;
-    let human_handle = match &info.invitee {
-        Invitee::User { email } => {
-            let name = request.name.as_deref().unwrap_or_default();
-            Some(session::person(email.as_str(), name)?)
-        }
-        _ => None,
-    };
-    let label = session::label(&request.device.label)?;
-    Ok(Guest::new(link, &door, info, Wishes { label, human_handle })?)
-}
 
 /// What an invitation is, for its guest.
 pub(super) async fn invited(link: &str) -> Result<InvitedView> {
@@ -252,14 +44,12 @@ pub(super) async fn look(link: &InvitationLink, door: &dyn Invited) -> Result<pa
         .hint("somebody changed the link: ask for a new one"))
 }
 
-fn parse(link: &str) -> Result<InvitationLink> {
-    InvitationLink::parse(link).map_err(|_| no_link())
-}
-
-/// Says what a link looks like.
-pub(crate) fn no_link() -> Failure {
-    Failure::new(Kind::Usage, "this is not a link that invites")
-        .hint("it ends in ?a=claim_user&p=... or ?a=claim_device&p=..., and belongs into quotes")
+/// A link as somebody typed it.
+pub(super) fn parse(link: &str) -> Result<InvitationLink> {
+    InvitationLink::parse(link).map_err(|_| {
+        Failure::new(Kind::Usage, "this is not a link that invites")
+            .hint("it ends in ?a=claim_user&p=... or ?a=claim_device&p=..., and belongs into quotes")
+    })
 }
 
 /// One that is no longer there, or never was.
@@ -368,7 +158,7 @@ fn kind_of(invitee: &Invitee) -> LinkKind {
 const TOKEN_START_MIN: usize = 4;
 
 /// The invitation that a person names: by token, start of it, link, or the guest's address; one that waits before others.
-async fn find(organization: &Organization, text: &str) -> Result<Invitation> {
+pub(super) async fn find(organization: &Organization, text: &str) -> Result<Invitation> {
     let known = organization.storage().invitations().await?;
     let token = InvitationLink::parse(text).map_or_else(|_| text.to_ascii_lowercase(), |link| link.token.to_string());
     let by_token = |known: &Invitation| token.len() >= TOKEN_START_MIN && known.token.to_string().starts_with(&token);
@@ -390,56 +180,4 @@ async fn find(organization: &Organization, text: &str) -> Result<Invitation> {
 
 fn address(text: &str) -> Result<Email> {
     Email::new(text.trim()).map_err(|_| Failure::new(Kind::Usage, "this is not an e-mail address"))
-}
-
-pub(super) fn heard(code: Option<String>) -> Result<Option<SasCode>> {
-    let wrong = |_| Failure::new(Kind::Usage, "a code has four letters or digits");
-    code.map(|code| SasCode::parse(&code).map_err(wrong)).transpose()
-}
-
-pub(super) fn choose<T>(codes: &[SasCode]) -> Turn<T> {
-    Turn::Choose(codes.iter().map(ToString::to_string).collect())
-}
-
-pub(super) fn engaged() -> Failure {
-    Failure::new(Kind::Busy, "another command is in the middle of this invitation").hint("go on there, or end it first")
-}
-
-/// Why nobody was let in, in words for this side.
-pub(super) fn stopped(ended: Ended, other: &str, again: &str) -> Failure {
-    let Ended { by_us, reason } = ended;
-    let tampered = "somebody may be between you two: talk on another line before you try again";
-    match reason {
-        CancelReason::InvalidSasCode if by_us => {
-            Failure::new(Kind::Untrusted, format!("the code that you picked is not that of {other}: nobody was let in"))
-                .hint(format!(
-                    "if you just misread it, both run their command again (`{again}`); if it happens twice, {tampered}"
-                ))
-        }
-        CancelReason::InvalidSasCode => {
-            Failure::new(Kind::Untrusted, format!("{other} did not find your code: nobody was let in")).hint(format!(
-                "if it was just misread, both run their command again (`{again}`); if it happens twice, {tampered}"
-            ))
-        }
-        CancelReason::InvalidNonceHash => Failure::new(
-            Kind::Untrusted,
-            format!("what {other} said does not fit what was promised: nobody was let in"),
-        )
-        .hint(tampered),
-        CancelReason::Manually if by_us => Failure::new(Kind::Failed, "the exchange was given up: nobody was let in")
-            .hint(format!("`{again}` starts anew")),
-        CancelReason::Manually => Failure::new(Kind::Failed, format!("{other} gave up: nobody was let in"))
-            .hint(format!("`{again}` starts anew")),
-        CancelReason::Automatically => {
-            Failure::new(Kind::Failed, format!("the exchange with {other} was started anew in another place"))
-                .hint(format!("`{again}` joins it"))
-        }
-        CancelReason::UndecipherablePayload
-        | CancelReason::UndeserializablePayload
-        | CancelReason::InconsistentPayload => {
-            let whose = if by_us { format!("what {other} sent") } else { "what this side sent".to_owned() };
-            Failure::new(Kind::Untrusted, format!("{whose} is not what the invitation asks for: nobody was let in"))
-                .hint("look whether both use a current version, then invite again")
-        }
-    }
 }

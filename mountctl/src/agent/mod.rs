@@ -7,7 +7,8 @@
 mod audit;
 mod check;
 mod deep;
-pub(crate) mod invitations;
+mod dialogs;
+mod invitations;
 mod mounts;
 mod people;
 mod record;

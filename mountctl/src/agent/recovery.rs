@@ -13,7 +13,8 @@ use parsecfs_vfs::{
 };
 
 use super::{
-    invitations::{Dialogs, choose, engaged, gone, heard, look, stopped},
+    dialogs::{Dialogs, choose, engaged, stopped, tell},
+    invitations::{gone, look},
     people,
     session::Sessions,
     views,
@@ -23,9 +24,7 @@ use crate::{
     exit::Kind,
     failure::{Failure, Result},
     output,
-    rpc::{
-        GivenView, HolderView, JoinRequest, JoinTurn, Recipient, RecoverySharesView, Said, SharedRecoveryView, Turn,
-    },
+    rpc::{GivenView, HolderView, JoinRequest, JoinTurn, Recipient, RecoverySharesView, SharedRecoveryView, Turn},
 };
 
 const NAME_OTHERS: &str = "name people of the organization who are not revoked, and not yourself";
@@ -113,11 +112,7 @@ impl Dialogs {
             }
         };
         let mut guest = dialog.try_lock().map_err(|_| engaged())?;
-        match request.said {
-            Said::Nothing => {}
-            Said::Told => guest.told(),
-            Said::Heard(code) => guest.choose(heard(code)?),
-        }
+        tell(&mut *guest, request.said)?;
         let turn = guest.advance().await.inspect_err(|error| self.returns.forget_if_gone(token, error));
         match turn.map_err(gone)? {
             RecoveryTurn::Tell(code) => Ok(Turn::Tell(code.to_string())),

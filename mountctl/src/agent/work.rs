@@ -22,15 +22,8 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::{
-    audit, check,
-    invitations::{self, Dialogs},
-    mounts::Mounts,
-    people, recovery,
-    server::Answer,
-    session,
-    session::Sessions,
-    survival::Left,
-    views,
+    audit, check, dialogs::Dialogs, invitations, mounts::Mounts, people, recovery, server::Answer, session,
+    session::Sessions, survival::Left, views,
 };
 use crate::{
     daemon,

@@ -13,7 +13,7 @@ use parsecfs_core::{
 };
 use parsecfs_crypto::{PrivateKey, SecretKey, SigningKey, VerifyKey, sas::SasCode};
 
-use super::{Dialog, Ended, Line, Turn, broken_dialog, meet_one, undecipherable};
+use super::{Dialogs, Ended, Turn, broken_dialog, person, undecipherable};
 use crate::{
     error::{Error, ErrorKind, Result},
     organization::random_id,
@@ -21,9 +21,9 @@ use crate::{
 
 /// What the guest's person has to do now.
 pub enum GuestTurn {
-    /// Read this code to the host, then [`Guest::told`].
+    /// Read this code to the host, then [`Person::told`](super::Person::told).
     Tell(SasCode),
-    /// Find the code that the host reads, then [`Guest::choose`].
+    /// Find the code that the host reads, then [`Person::choose`](super::Person::choose).
     Choose(Vec<SasCode>),
     /// Nothing; the caller saves this device, then says [`Guest::saved`].
     Save(Box<LocalDevice>),
@@ -49,10 +49,11 @@ pub struct Guest {
     wishes: Wishes,
     signing_key: SigningKey,
     private_key: PrivateKey,
-    /// One for each member who may greet, until one of them answers.
-    dialogs: Vec<Dialog>,
+    dialogs: Dialogs,
     device: Option<Box<LocalDevice>>,
 }
+
+person!(Guest by dialogs);
 
 impl Guest {
     /// Begins to use an invitation. `InvalidArgument` when the wishes do not fit it, or when it is for a
@@ -71,8 +72,7 @@ impl Guest {
         if info.greeters.is_empty() {
             return Err(Error::new(ErrorKind::NotFound, "nobody is left who may greet this invitation"));
         }
-        let line = |greeter: UserId| Line::Guest { door: Arc::clone(door), greeter };
-        let dialogs = info.greeters.iter().map(|greeter| Dialog::new(line(greeter.user))).collect();
+        let dialogs = Dialogs::with(door, info.greeters.iter().map(|greeter| greeter.user));
         Ok(Self {
             link,
             info,
@@ -84,20 +84,6 @@ impl Guest {
         })
     }
 
-    /// The person read the code to the host.
-    pub fn told(&mut self) {
-        if let [dialog] = self.dialogs.as_mut_slice() {
-            dialog.told();
-        }
-    }
-
-    /// The code that the person heard, `None` when it is not among those shown.
-    pub fn choose(&mut self, code: Option<SasCode>) {
-        if let [dialog] = self.dialogs.as_mut_slice() {
-            dialog.choose(code);
-        }
-    }
-
     /// The device that this guest became.
     #[must_use]
     pub fn device(&self) -> Option<&LocalDevice> {
@@ -106,17 +92,16 @@ impl Guest {
 
     /// The device is saved.
     pub fn saved(&mut self) {
-        if let ([dialog], Some(_)) = (self.dialogs.as_mut_slice(), &self.device) {
+        if let (Ok(dialog), Some(_)) = (self.dialogs.one(), &self.device) {
             dialog.accepted();
         }
     }
 
     /// Goes on until the person, or the caller, has something to do. After an error the next call tries again.
     pub async fn advance(&mut self) -> Result<GuestTurn> {
-        meet_one(&mut self.dialogs).await?;
+        self.dialogs.meet_one().await?;
         loop {
-            let [dialog] = self.dialogs.as_mut_slice() else { return Err(broken_dialog()) };
-            match dialog.advance().await? {
+            match self.dialogs.one()?.advance().await? {
                 Turn::Tell(code) => return Ok(GuestTurn::Tell(code)),
                 Turn::Choose(codes) => return Ok(GuestTurn::Choose(codes)),
                 Turn::Ended(ended) => return Ok(GuestTurn::Ended(ended)),
@@ -124,14 +109,14 @@ impl Guest {
                 Turn::HandOver => self.introduce()?,
                 Turn::Accept => match self.become_device() {
                     Ok(device) => return Ok(GuestTurn::Save(device)),
-                    Err(reason) => self.dialogs[0].end(reason),
+                    Err(reason) => self.dialogs.one()?.end(reason),
                 },
             }
         }
     }
 
     fn introduce(&mut self) -> Result<()> {
-        let dialog = self.dialogs.first_mut().ok_or_else(broken_dialog)?;
+        let dialog = self.dialogs.one()?;
         let key = dialog.exchange.shared_key().ok_or_else(broken_dialog)?;
         let Wishes { label, human_handle } = self.wishes.clone();
         let verify_key = self.signing_key.verify_key();
@@ -154,7 +139,7 @@ impl Guest {
         if let Some(device) = &self.device {
             return Ok(device.clone());
         }
-        let exchange = &self.dialogs.first().ok_or(CancelReason::Manually)?.exchange;
+        let exchange = &self.dialogs.one().map_err(|_| CancelReason::Manually)?.exchange;
         let key = exchange.shared_key().ok_or(CancelReason::Manually)?;
         let received = exchange.received().ok_or(CancelReason::Manually)?;
         let identity = match &self.info.invitee {

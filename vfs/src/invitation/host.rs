@@ -16,7 +16,7 @@ use parsecfs_core::{
 };
 use parsecfs_crypto::{SecretKey, sas::SasCode};
 
-use super::{Dialog, Ended, Line, Turn, broken_dialog, undecipherable};
+use super::{Dialog, Ended, Line, Turn, broken_dialog, person, undecipherable};
 use crate::{
     error::{Error, ErrorKind, Result},
     organization::{Organization, random_id},
@@ -38,9 +38,9 @@ pub struct Welcomed {
 /// What the host's person has to do now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostTurn {
-    /// Read this code to the guest, then [`Host::told`].
+    /// Read this code to the guest, then [`Person::told`](super::Person::told).
     Tell(SasCode),
-    /// Find the code that the guest reads, then [`Host::choose`].
+    /// Find the code that the guest reads, then [`Person::choose`](super::Person::choose).
     Choose(Vec<SasCode>),
     /// Nothing: the guest is in.
     Welcomed(Welcomed),
@@ -142,20 +142,12 @@ impl Organization {
     }
 }
 
+person!(Host by dialog);
+
 impl Host {
     /// What the guest may do, if it is a new user that is not made yet.
     pub fn set_profile(&mut self, profile: UserProfile) {
         self.profile = profile;
-    }
-
-    /// The person read the code to the guest.
-    pub fn told(&mut self) {
-        self.dialog.told();
-    }
-
-    /// The code that the person heard, `None` when it is not among those shown.
-    pub fn choose(&mut self, code: Option<SasCode>) {
-        self.dialog.choose(code);
     }
 
     /// Goes on until the person has something to do. After an error the next call tries again.

@@ -86,6 +86,88 @@ pub struct Ended {
     pub reason: CancelReason,
 }
 
+/// A side of an exchange, for its person.
+pub trait Person {
+    /// The person read the code to the other one.
+    fn told(&mut self);
+
+    /// The code that the person heard, `None` when it is not among those shown; any but the right one ends the exchange.
+    fn choose(&mut self, code: Option<SasCode>);
+}
+
+/// The dialogs of a guest: one for each who may greet, until one of them answers.
+#[derive(Default)]
+struct Dialogs(Vec<Dialog>);
+
+impl Dialogs {
+    fn with(door: &Arc<dyn Invited>, greeters: impl Iterator<Item = UserId>) -> Self {
+        let dialog = |greeter| Dialog::new(Line::Guest { door: Arc::clone(door), greeter });
+        Self(greeters.map(dialog).collect())
+    }
+
+    /// The one that goes on, once it is known.
+    fn one(&mut self) -> Result<&mut Dialog> {
+        match self.0.as_mut_slice() {
+            [dialog] => Ok(dialog),
+            _ => Err(broken_dialog()),
+        }
+    }
+
+    /// Finds out which of those who may greet is there, and keeps that dialog only. The others are told that nobody comes.
+    async fn meet_one(&mut self) -> Result<()> {
+        while self.0.len() > 1 {
+            let (met, index, _) = select_all(self.0.iter_mut().map(|dialog| Box::pin(dialog.meet()))).await;
+            let first = self.0.swap_remove(index);
+            match met {
+                Ok(()) => {
+                    let others = std::mem::replace(&mut self.0, vec![first]);
+                    for other in others {
+                        other.tell_the_other(CancelReason::Manually).await;
+                    }
+                }
+                // This one was revoked meanwhile, or may not greet any more.
+                Err(error) if error.kind() == ErrorKind::Denied => {}
+                Err(error) => {
+                    self.0.push(first);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Before one of them answers there is nothing to say.
+impl Person for Dialogs {
+    fn told(&mut self) {
+        if let Ok(dialog) = self.one() {
+            dialog.told();
+        }
+    }
+
+    fn choose(&mut self, code: Option<SasCode>) {
+        if let Ok(dialog) = self.one() {
+            dialog.choose(code);
+        }
+    }
+}
+
+/// Has what is said go to the dialog, or dialogs, in a field.
+macro_rules! person {
+    ($name:ident by $field:ident) => {
+        impl crate::invitation::Person for $name {
+            fn told(&mut self) {
+                self.$field.told();
+            }
+
+            fn choose(&mut self, code: Option<parsecfs_crypto::sas::SasCode>) {
+                self.$field.choose(code);
+            }
+        }
+    };
+}
+use person;
+
 /// What a dialog needs from whoever drives it.
 enum Turn {
     /// Have the person read this code aloud, then say [`Dialog::told`].
@@ -125,15 +207,6 @@ impl Dialog {
             Line::Guest { greeter, .. } => Some(*greeter),
             Line::Host { .. } => None,
         }
-    }
-
-    fn told(&mut self) {
-        self.is_told = self.exchange.own_code().is_some();
-    }
-
-    /// The code that the person heard; anything but the right one ends the attempt.
-    fn choose(&mut self, code: Option<SasCode>) {
-        self.exchange.choose(code);
     }
 
     fn hand_over(&mut self, sealed: Vec<u8>) {
@@ -234,31 +307,18 @@ impl Dialog {
     }
 }
 
-/// Finds out which of those who may greet is there, and keeps that dialog only. The others are told that nobody comes.
-async fn meet_one(dialogs: &mut Vec<Dialog>) -> Result<()> {
-    while dialogs.len() > 1 {
-        let (met, index, _) = select_all(dialogs.iter_mut().map(|dialog| Box::pin(dialog.meet()))).await;
-        let first = dialogs.swap_remove(index);
-        match met {
-            Ok(()) => {
-                let others = std::mem::replace(dialogs, vec![first]);
-                for other in others {
-                    other.tell_the_other(CancelReason::Manually).await;
-                }
-            }
-            // This one was revoked meanwhile, or may not greet any more.
-            Err(error) if error.kind() == ErrorKind::Denied => {}
-            Err(error) => {
-                dialogs.push(first);
-                return Err(error);
-            }
-        }
-    }
-    Ok(())
-}
-
 fn fresh(side: Side) -> Exchange {
     Exchange::new(side, PrivateKey::generate(), random_bytes::<NONCE_BYTES>())
+}
+
+impl Person for Dialog {
+    fn told(&mut self) {
+        self.is_told = self.exchange.own_code().is_some();
+    }
+
+    fn choose(&mut self, code: Option<SasCode>) {
+        self.exchange.choose(code);
+    }
 }
 
 /// How long to wait before the next look.

@@ -23,7 +23,7 @@ use parsecfs_core::{
 };
 use parsecfs_crypto::sas::SasCode;
 
-use super::{Dialog, Ended, Line, Turn, broken_dialog, meet_one, undecipherable};
+use super::{Dialogs, Ended, Turn, broken_dialog, person, undecipherable};
 use crate::{
     error::{Error, ErrorKind, Result},
     organization::{Organization, refused},
@@ -31,9 +31,9 @@ use crate::{
 
 /// What the person has to do now.
 pub enum RecoveryTurn {
-    /// Read this code to the recipient, then [`RecoveryGuest::told`].
+    /// Read this code to the recipient, then [`Person::told`](super::Person::told).
     Tell(SasCode),
-    /// Find the code that the recipient reads, then [`RecoveryGuest::choose`].
+    /// Find the code that the recipient reads, then [`Person::choose`](super::Person::choose).
     Choose(Vec<SasCode>),
     /// Nothing: this recipient gave shares, and so many more are needed.
     Given {
@@ -57,11 +57,13 @@ pub struct RecoveryGuest {
     info: InvitationInfo,
     user: UserId,
     collection: ShareCollection,
-    /// One for each recipient who may still give, until one of them answers.
-    dialogs: Vec<Dialog>,
+    /// With recipients who may still give; none while nobody is asked.
+    dialogs: Dialogs,
     /// Whoever gave wrong shares, once the person knows.
     misled_by: Option<UserId>,
 }
+
+person!(RecoveryGuest by dialogs);
 
 impl RecoveryGuest {
     /// Begins to use an invitation. `InvalidArgument` when it is of another kind, `Corrupt` when it makes no sense.
@@ -73,7 +75,7 @@ impl RecoveryGuest {
         let threshold = threshold.ok_or_else(|| Error::new(ErrorKind::Corrupt, "the invitation makes no sense"))?;
         let holders = info.greeters.iter().filter_map(|greeter| Some((greeter.user, NonZeroU8::new(greeter.shares)?)));
         let collection = ShareCollection::new(threshold, holders.collect());
-        Ok(Self { link, door, info, user, collection, dialogs: Vec::new(), misled_by: None })
+        Ok(Self { link, door, info, user, collection, dialogs: Dialogs::default(), misled_by: None })
     }
 
     /// Recipients who gave already.
@@ -95,20 +97,6 @@ impl RecoveryGuest {
         }
     }
 
-    /// The person read the code to the recipient.
-    pub fn told(&mut self) {
-        if let [dialog] = self.dialogs.as_mut_slice() {
-            dialog.told();
-        }
-    }
-
-    /// The code that the person heard, `None` when it is not among those shown.
-    pub fn choose(&mut self, code: Option<SasCode>) {
-        if let [dialog] = self.dialogs.as_mut_slice() {
-            dialog.choose(code);
-        }
-    }
-
     /// Goes on until the person, or the caller, has something to do. After an error the next call tries again.
     pub async fn advance(&mut self) -> Result<RecoveryTurn> {
         if self.collection.missing() == 0
@@ -120,19 +108,19 @@ impl RecoveryGuest {
             }
             return self.reveal(&recovered.secret).await;
         }
-        if self.dialogs.is_empty() {
-            self.dialogs = self.others().map(|other| self.dialog(other.user)).collect();
+        if self.dialogs.0.is_empty() {
+            self.dialogs = Dialogs::with(&self.door, self.others().map(|other| other.user));
         }
-        if self.dialogs.is_empty() {
+        if self.dialogs.0.is_empty() {
             let why = match self.collection.missing() {
                 0 => "everybody gave and the shares do not fit each other: somebody gave a wrong one",
                 _ => "nobody is left who could give more shares",
             };
             return Err(Error::new(ErrorKind::NotFound, why));
         }
-        meet_one(&mut self.dialogs).await?;
+        self.dialogs.meet_one().await?;
         loop {
-            let [dialog] = self.dialogs.as_mut_slice() else { return Err(broken_dialog()) };
+            let dialog = self.dialogs.one()?;
             match dialog.advance().await? {
                 Turn::Tell(code) => return Ok(RecoveryTurn::Tell(code)),
                 Turn::Choose(codes) => return Ok(RecoveryTurn::Choose(codes)),
@@ -144,19 +132,15 @@ impl RecoveryGuest {
                 Turn::Accept => self.take()?,
                 Turn::Done => {
                     let giver = dialog.greeter().ok_or_else(broken_dialog)?;
-                    self.dialogs.clear();
+                    self.dialogs = Dialogs::default();
                     return Ok(RecoveryTurn::Given { by: self.greeter(giver)?, missing: self.missing() });
                 }
                 Turn::Ended(ended) => {
-                    self.dialogs.clear();
+                    self.dialogs = Dialogs::default();
                     return Ok(RecoveryTurn::Ended(ended));
                 }
             }
         }
-    }
-
-    fn dialog(&self, greeter: UserId) -> Dialog {
-        Dialog::new(Line::Guest { door: Arc::clone(&self.door), greeter })
     }
 
     fn greeter(&self, user: UserId) -> Result<Greeter> {
@@ -165,7 +149,7 @@ impl RecoveryGuest {
 
     /// Takes the shares that the recipient handed over; what cannot be that person's ends the exchange.
     fn take(&mut self) -> Result<()> {
-        let dialog = self.dialogs.first_mut().ok_or_else(broken_dialog)?;
+        let dialog = self.dialogs.one()?;
         let giver = dialog.greeter().ok_or_else(broken_dialog)?;
         let key = dialog.exchange.shared_key().ok_or_else(broken_dialog)?;
         let received = dialog.exchange.received().ok_or_else(broken_dialog)?;
