@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use parsecfs_backends::{
-    conformance::{self, Identity, TestLogKeys, World},
+    conformance::{self, Identity, World},
     layer::{fault::Faulty, record::Record},
     memory::MemoryServer,
     objects::{self, Options, in_memory::InMemoryVerbs},
@@ -20,14 +20,7 @@ fn now() -> Timestamp {
 }
 
 fn options(identity: &Identity, folder: &Path, clock: fn() -> Timestamp) -> Options {
-    Options {
-        state_dir: folder.join(identity.device.to_string()),
-        signer: Arc::new(identity.copy()),
-        keys: Arc::new(TestLogKeys::of(identity)),
-        organization: "acme".to_owned(),
-        root: *identity.root.verify_key().as_bytes(),
-        clock: Arc::new(clock),
-    }
+    parsecfs_tests::objects::options(identity, folder.join(identity.device.to_string()), clock)
 }
 
 #[tokio::test]

@@ -5,8 +5,8 @@
 use std::{path::Path, sync::Arc};
 
 use parsecfs_backends::{
-    conformance::{Identity, TestLogKeys, World},
-    objects::{self, ObjectStorage, Options, in_memory::InMemoryVerbs},
+    conformance::{Identity, World},
+    objects::{self, ObjectStorage, in_memory::InMemoryVerbs},
 };
 use parsecfs_core::{
     certificate::RealmRole,
@@ -15,18 +15,12 @@ use parsecfs_core::{
     storage::{CertificateCursor, CertificateStore, ErrorKind, Storage, VlobStore, WriteOutcome},
     time::Timestamp,
 };
+use parsecfs_tests::objects::options;
 
 const REALM: RealmId = RealmId::from_bytes([7; 16]);
 
 async fn open(verbs: &Arc<InMemoryVerbs>, identity: &Identity, state: &Path) -> Arc<ObjectStorage> {
-    let options = Options {
-        state_dir: state.to_owned(),
-        signer: Arc::new(identity.copy()),
-        keys: Arc::new(TestLogKeys::of(identity)),
-        organization: "acme".to_owned(),
-        root: *identity.root.verify_key().as_bytes(),
-        clock: Arc::new(|| Timestamp::from_micros(0).unwrap()),
-    };
+    let options = options(identity, state, || Timestamp::from_micros(0).unwrap());
     objects::create_over(Arc::clone(verbs) as _, None, options).await.unwrap()
 }
 

@@ -14,7 +14,7 @@ use std::{
 };
 
 use parsecfs_backends::{
-    conformance::{Identity, TestLogKeys, World},
+    conformance::{Identity, World},
     objects::{self, ObjectStorage, Options, maintenance::Patient},
 };
 use parsecfs_core::{
@@ -24,6 +24,7 @@ use parsecfs_core::{
     storage::{CertificateCursor, CertificateStore, Error, ErrorKind, Result, Statement, VlobStore, WriteOutcome},
     time::Timestamp,
 };
+use parsecfs_tests::objects::options;
 use tempfile::TempDir;
 
 const REALM: RealmId = RealmId::from_bytes([7; 16]);
@@ -68,14 +69,9 @@ impl Shop {
 
     fn options(&self, identity: &Identity, state: &str) -> Options {
         let late_us = Arc::clone(&self.late_us);
-        Options {
-            state_dir: self.dir.path().join("state").join(state),
-            signer: Arc::new(identity.copy()),
-            keys: Arc::new(TestLogKeys::of(identity)),
-            organization: "acme".to_owned(),
-            root: *identity.root.verify_key().as_bytes(),
-            clock: Arc::new(move || Timestamp::from_micros(now_us() + late_us.load(Ordering::Relaxed)).unwrap()),
-        }
+        options(identity, self.dir.path().join("state").join(state), move || {
+            Timestamp::from_micros(now_us() + late_us.load(Ordering::Relaxed)).unwrap()
+        })
     }
 
     /// A new session of a device.

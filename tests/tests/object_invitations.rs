@@ -5,26 +5,20 @@
 use std::{path::Path, sync::Arc};
 
 use parsecfs_backends::{
-    conformance::{Identity, TestLogKeys, World},
-    objects::{self, ObjectStorage, Options, in_memory::InMemoryVerbs},
+    conformance::{Identity, World},
+    objects::{self, ObjectStorage, in_memory::InMemoryVerbs},
 };
 use parsecfs_core::{
     name::Email,
     storage::{CertificateStore, InvitationStatus, Invitations, Invitee},
     time::Timestamp,
 };
+use parsecfs_tests::objects::options;
 
 const DAY_MS: i64 = 24 * 3_600_000;
 
 async fn open(verbs: &Arc<InMemoryVerbs>, identity: &Identity, state: &Path) -> Arc<ObjectStorage> {
-    let options = Options {
-        state_dir: state.to_owned(),
-        signer: Arc::new(identity.copy()),
-        keys: Arc::new(TestLogKeys::of(identity)),
-        organization: "acme".to_owned(),
-        root: *identity.root.verify_key().as_bytes(),
-        clock: Arc::new(|| Timestamp::from_micros(5000).unwrap()),
-    };
+    let options = options(identity, state, || Timestamp::from_micros(5000).unwrap());
     objects::create_over(Arc::clone(verbs) as _, None, options).await.unwrap()
 }
 

@@ -9,9 +9,9 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture};
 use parsecfs_backends::{
-    conformance::{Identity, TestLogKeys, World},
+    conformance::{Identity, World},
     objects::{
-        self, ObjectStorage, Options,
+        self, ObjectStorage,
         in_memory::InMemoryVerbs,
         maintenance::Patient,
         verbs::{Creation, Got, Listed, StoreTime, Verbs},
@@ -23,6 +23,7 @@ use parsecfs_core::{
     storage::{Bytes, CertificateStore, Result, VlobStore, VlobWrite, WriteOutcome},
     time::Timestamp,
 };
+use parsecfs_tests::objects::options;
 
 const REALM: RealmId = RealmId::from_bytes([7; 16]);
 const FILE: VlobId = VlobId::from_bytes([1; 16]);
@@ -43,14 +44,7 @@ async fn open_over(
     identity: &Identity,
     state: &Path,
 ) -> Arc<ObjectStorage> {
-    let options = Options {
-        state_dir: state.to_owned(),
-        signer: Arc::new(identity.copy()),
-        keys: Arc::new(TestLogKeys::of(identity)),
-        organization: "acme".to_owned(),
-        root: *identity.root.verify_key().as_bytes(),
-        clock: Arc::new(move || store_now(&clock)),
-    };
+    let options = options(identity, state, move || store_now(&clock));
     objects::create_over(verbs, None, options).await.unwrap()
 }
 

@@ -13,28 +13,24 @@ use std::{
 };
 
 use parsecfs_backends::{
-    conformance::{Identity, TestLogKeys, World},
-    objects::{self, ObjectStorage, Options},
+    conformance::{Identity, World},
+    objects::{self, ObjectStorage},
 };
 use parsecfs_core::{
     certificate::RealmRole,
     storage::{CertificateStore, Storage, VlobStore},
 };
-use parsecfs_tests::processes::{FILE, REALM, content, now, write_identity};
+use parsecfs_tests::{
+    objects::options,
+    processes::{FILE, REALM, content, now, write_identity},
+};
 use rand::Rng;
 
 const WRITERS: usize = 3;
 const COMMITS: u32 = 12;
 
 async fn open(store: &Path, identity: &Identity, state: &Path) -> Arc<ObjectStorage> {
-    let options = Options {
-        state_dir: state.to_owned(),
-        signer: Arc::new(identity.copy()),
-        keys: Arc::new(TestLogKeys::of(identity)),
-        organization: "acme".to_owned(),
-        root: *identity.root.verify_key().as_bytes(),
-        clock: Arc::new(now),
-    };
+    let options = options(identity, state, now);
     objects::create(store.to_str().unwrap(), options).await.unwrap()
 }
 

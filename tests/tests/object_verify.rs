@@ -5,8 +5,8 @@
 use std::{collections::HashMap, fs, path::Path, sync::Arc};
 
 use parsecfs_backends::{
-    conformance::{TestLogKeys, World},
-    objects::{self, ObjectStorage, Options},
+    conformance::World,
+    objects::{self, ObjectStorage},
 };
 use parsecfs_core::{
     id::{BlockId, RealmId, VlobId},
@@ -14,6 +14,7 @@ use parsecfs_core::{
     time::Timestamp,
     verify::{Item, Part, Sealed, Verified},
 };
+use parsecfs_tests::objects::options;
 
 const REALM: RealmId = RealmId::from_bytes([7; 16]);
 
@@ -32,14 +33,7 @@ impl Store {
     /// A workspace with a block and a manifest of every way to lie, and a checkpoint.
     async fn make(place: &Path, state_dir: &Path) -> Self {
         let (founder, world) = (World::founder(), World::at(now()));
-        let options = Options {
-            state_dir: state_dir.to_owned(),
-            signer: Arc::new(founder.copy()),
-            keys: Arc::new(TestLogKeys::of(&founder)),
-            organization: "acme".to_owned(),
-            root: *founder.root.verify_key().as_bytes(),
-            clock: Arc::new(now),
-        };
+        let options = options(&founder, state_dir, now);
         let storage = objects::create(place.to_str().unwrap(), options).await.unwrap();
         storage.append(world.bootstrap(&founder)).await.unwrap();
         storage.append(world.create_realm(&founder, REALM)).await.unwrap();

@@ -12,7 +12,7 @@ use std::{
 
 use futures::{FutureExt, StreamExt};
 use parsecfs_backends::{
-    conformance::{Identity, TestLogKeys, World},
+    conformance::{Identity, World},
     layer::lazy::Lazy,
     objects::{self, ObjectStorage, Options, invitation::Guest},
 };
@@ -33,14 +33,7 @@ fn now() -> Timestamp {
 }
 
 fn options(identity: &Identity, state: &Path) -> Options {
-    Options {
-        state_dir: state.to_owned(),
-        signer: Arc::new(identity.copy()),
-        keys: Arc::new(TestLogKeys::of(identity)),
-        organization: "acme".to_owned(),
-        root: *identity.root.verify_key().as_bytes(),
-        clock: Arc::new(now),
-    }
+    parsecfs_tests::objects::options(identity, state, now)
 }
 
 /// An organization with a realm that has a key.

@@ -4,15 +4,18 @@
 //! there before it is sent and stays until its outcome is known. Says `sent` before each try and `kept` after each
 //! commit that was acknowledged and noted in `acknowledged`.
 
-use std::{fs, io::Write, path::Path, sync::Arc};
+use std::{fs, io::Write, path::Path};
 
 use anyhow::{Context, Result, bail};
-use parsecfs_backends::{conformance::TestLogKeys, objects};
+use parsecfs_backends::objects;
 use parsecfs_core::{
     storage::{Storage, VlobWrite, WriteOutcome},
     time::Timestamp,
 };
-use parsecfs_tests::processes::{FILE, REALM, content, now, read_identity};
+use parsecfs_tests::{
+    objects::options,
+    processes::{FILE, REALM, content, now, read_identity},
+};
 
 /// Which write is next, and its version and time once it is frozen.
 struct Journal<'a> {
@@ -64,14 +67,7 @@ async fn main() -> Result<()> {
     let [_, store, identity, state, commits] = &*arguments else { bail!("four arguments") };
     let (identity, state, commits) = (read_identity(Path::new(identity))?, Path::new(state), commits.parse::<u32>()?);
     let device = identity.device;
-    let options = objects::Options {
-        state_dir: state.to_owned(),
-        keys: Arc::new(TestLogKeys::of(&identity)),
-        organization: "acme".to_owned(),
-        root: *identity.root.verify_key().as_bytes(),
-        signer: Arc::new(identity),
-        clock: Arc::new(now),
-    };
+    let options = options(&identity, state, now);
     let storage = objects::open(store, options).await?;
     let mut journal = Journal::open(state)?;
     let mut out = std::io::stdout();
