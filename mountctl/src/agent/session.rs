@@ -1,7 +1,7 @@
 //! Organizations as one device sees them, open while somebody uses them.
 //!
-//! A device's keys are in memory only as long as a mount or a running request holds its organization: what is kept
-//! here is a weak reference.
+//! A device's keys are in memory only as long as a mount, a running request or a dialog of an invitation holds its
+//! organization: what is kept here is a weak reference.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -237,7 +237,8 @@ impl Answer for Work {
     }
 
     fn engaged(&self) -> bool {
-        !self.mounts.list().is_empty() || self.dialogs.engaged()
+        // Dialogs first: asking them is what makes them forget, also while something is mounted.
+        self.dialogs.engaged() || !self.mounts.list().is_empty()
     }
 
     fn close(self: Arc<Self>) -> BoxFuture<'static, ()> {
