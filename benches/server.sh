@@ -2,7 +2,7 @@
 # A mount on the real Parsec server (in memory) beside bare loops of requests to it, in one run: `benches/server.sh`.
 #
 # Upload and download of a large file, many small files from the first write until all are on the server, and a cold
-# read through lines without and with 50 ms of delay in each direction. Needs /dev/fuse and the Python environment that
+# read through forwarders without and with 50 ms of delay in each direction. Needs /dev/fuse and the Python environment that
 # the tests make. PARSECFS_RELEASE names the folder of the release build.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -31,15 +31,13 @@ until curl --silent --output /dev/null "http://127.0.0.1:$port/"; do sleep 0.1; 
 now() { date +%s.%N; }
 rate() { awk -v amount="$1" -v from="$2" -v to="$3" 'BEGIN { printf "%.1f", amount / (to - from) }'; }
 
-# A further device, whose line to the server has this delay: name, ms. A device knows its server by the link that let it in.
+# A further device, which reaches the server at this port: name, port. A device knows its server by the link that let it in.
 device() {
     homes+=("$1")
-    "$release/parsecfs-delay" "$line" "$port" "$2" &
-    line_pid=$!
     local link token
     link=$(mountctl first invite device)
     token=$(mountctl first --json invite list | python3 -c 'import json, sys; print(json.load(sys.stdin)[-1]["token"])')
-    python3 benches/introduce.py "$release/mountctl" "$work/first" "$work/$1" "$token" "${link/:$port/:$line}" "$1"
+    python3 benches/introduce.py "$release/mountctl" "$work/first" "$work/$1" "$token" "${link/:$port/:$2}" "$1"
     mkdir "$work/$1.mnt"
     mountctl "$1" mount bench "$work/$1.mnt" >/dev/null
     until [ -e "$work/$1.mnt/large" ]; do sleep 0.1; done
@@ -74,14 +72,22 @@ mountctl first wait bench --synced --timeout 300 >/dev/null
 to=$(now)
 echo "small files: $(rate "$FILES" "$from" "$to") files/s; $(rate "$FILES" "$from" "$written") while they were written"
 
+# Name of a new device, port, what is told.
 read_cold() {
     device "$1" "$2"
     from=$(now); dd if="$work/$1.mnt/large" of=/dev/null bs=1M status=none; to=$(now)
-    echo "read cold, $2 ms each way: $(rate "$MIB" "$from" "$to") MiB/s"
+    echo "$3: $(rate "$MIB" "$from" "$to") MiB/s"
     cmp "$work/$1.mnt/large" "$work/large"
     mountctl "$1" umount --all --force >/dev/null
+}
+# The same through a forwarder with this delay: name, ms.
+read_delayed() {
+    "$release/parsecfs-delay" "$line" "$port" "$2" &
+    line_pid=$!
+    read_cold "$1" "$line" "read cold, $2 ms each way"
     kill "$line_pid"; wait "$line_pid" 2>/dev/null || true
     line_pid=
 }
-read_cold second 0
-read_cold third "$DELAY_MS"
+read_cold second "$port" download
+read_delayed third 0
+read_delayed fourth "$DELAY_MS"

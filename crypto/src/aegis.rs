@@ -1,4 +1,4 @@
-//! AEGIS-256 straight from libsodium: the one place with `unsafe`.
+//! AEGIS-256 straight from libsodium.
 //!
 //! The safe wrapper makes a new zeroed vector for every result. The local store seals pages of 4 KiB into buffers that it
 //! already has, so here the library writes into the caller's buffer. [`local`](crate::local) is the face of this module.

@@ -29,6 +29,7 @@ mod public;
 mod random;
 pub mod sas;
 mod secret;
+mod secretbox;
 pub mod sequester;
 pub mod shamir;
 mod sign;

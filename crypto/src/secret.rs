@@ -1,12 +1,12 @@
 //! The symmetric key of realms, bundles, device files and envelopes: XSalsa20-Poly1305, and BLAKE2b for what follows from it.
 
-use libsodium_rs::{crypto_generichash, crypto_kdf, crypto_secretbox};
+use libsodium_rs::{crypto_generichash, crypto_kdf};
 use zeroize::Zeroize;
 
-use crate::{ErrorKind, Result, random_bytes, start};
+use crate::{ErrorKind, Result, random_bytes, secretbox, start};
 
 /// What sealing adds: nonce and authentication tag.
-pub const SEAL_OVERHEAD_BYTES: usize = crypto_secretbox::NONCEBYTES + crypto_secretbox::MACBYTES;
+pub const SEAL_OVERHEAD_BYTES: usize = secretbox::NONCE_BYTES + secretbox::TAG_BYTES;
 
 secret_bytes! {
     /// A 32-byte symmetric key. `Clone`, because bundles hold several and hand them out.
@@ -19,22 +19,12 @@ impl SecretKey {
     /// Seals under a fresh random nonce: nonce ‖ tag ‖ ciphertext.
     #[must_use]
     pub fn seal(&self, plain: &[u8]) -> Vec<u8> {
-        let nonce = crypto_secretbox::Nonce::from_bytes(random_bytes());
-        let sealed = crypto_secretbox::seal(plain, &nonce, &self.sodium());
-        let mut out = Vec::with_capacity(crypto_secretbox::NONCEBYTES + sealed.len());
-        out.extend_from_slice(nonce.as_bytes());
-        out.extend_from_slice(&sealed);
-        out
+        secretbox::seal(&self.0, &random_bytes(), plain)
     }
 
     /// Opens what [`seal`](Self::seal) made. `Decryption` for anything else.
     pub fn open(&self, sealed: &[u8]) -> Result<Vec<u8>> {
-        if sealed.len() < SEAL_OVERHEAD_BYTES {
-            return Err(ErrorKind::Decryption.into());
-        }
-        let (nonce, body) = sealed.split_first_chunk().ok_or(ErrorKind::Decryption)?;
-        let nonce = crypto_secretbox::Nonce::from_bytes(*nonce);
-        crypto_secretbox::open(body, &nonce, &self.sodium()).map_err(|_| ErrorKind::Decryption.into())
+        secretbox::open(&self.0, sealed).ok_or_else(|| ErrorKind::Decryption.into())
     }
 
     /// The key for one purpose, named by a UUID (a vlob, a block, or a constant).
@@ -70,11 +60,6 @@ impl SecretKey {
         out.copy_from_slice(&derived);
         derived.zeroize();
         out
-    }
-
-    fn sodium(&self) -> crypto_secretbox::Key {
-        start();
-        crypto_secretbox::Key::from_bytes(&self.0).expect("a secretbox key has 32 bytes")
     }
 }
 

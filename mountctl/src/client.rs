@@ -108,11 +108,11 @@ impl Client {
         command.args(["agent", "keep"]).current_dir("/");
         // Memory that one thread freed serves the others too: a few requests at a time need no arena each.
         command.env("MALLOC_ARENA_MAX", "2");
-        // What a large sync took goes back to the system; by default the C library learns to keep it. Above the size of
-        // any request, whose buffers are worth keeping.
+        // What a large sync took goes back to the system; by default the C library learns to keep it. The buffers of the
+        // requests and blocks on their way are worth keeping: fresh pages cost more than what is done with them.
         command
             .env("MALLOC_MMAP_THRESHOLD_", (4 << 20).to_string())
-            .env("MALLOC_TRIM_THRESHOLD_", (1 << 20).to_string());
+            .env("MALLOC_TRIM_THRESHOLD_", (16 << 20).to_string());
         command.env_remove("MOUNTCTL_HOME").env_remove("MOUNTCTL_PASSWORD_FILE").env_remove("MOUNTCTL_DEVICE");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::from(log));
         let mut child = command.spawn().map_err(failed)?;

@@ -14,6 +14,8 @@ use reqwest::{
 
 /// A reply of a poll that lists much, or of a batch that reads much.
 pub const REPLY_BYTES_MAX: usize = 64 << 20;
+/// Room that is made for an answer before it comes.
+const ANNOUNCED_BYTES_MAX: usize = 2 << 20;
 /// A list of versions that is worth telling.
 const VERSIONS_BYTES_MAX: usize = 60;
 /// Below the server's 5 s, so that a pooled connection is rarely dead.
@@ -136,7 +138,9 @@ impl Http {
     }
 
     async fn whole(&self, mut answer: Response, max: usize) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
+        // What the server says about the length is a hint.
+        let announced = answer.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+        let mut bytes = Vec::with_capacity(announced.min(ANNOUNCED_BYTES_MAX).min(max));
         while let Some(piece) = in_time(self.limits.silence, answer.chunk()).await.map_err(broken)? {
             if bytes.len() + piece.len() > max {
                 let what = "the server answers more than was asked for";

@@ -3,11 +3,11 @@
 //! A further command is a [`Request`] with its fields, [`Server::call`] with the [`Family`] it belongs to, and
 //! [`Reply::ok`] or a look at [`Reply::status`] for the refusals that mean something to the caller.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use data_encoding::{BASE64URL, HEXLOWER};
 use parsecfs_core::{
-    id::InvitationToken,
+    id::{DeviceId, InvitationToken},
     name::OrganizationId,
     storage::{Barred, Error, ErrorKind, Result, Signer},
     time::Timestamp,
@@ -55,6 +55,14 @@ pub struct Server {
     organization: String,
     clock: Clock,
     limits: Limits,
+    /// The last proof of who is asking: good for all requests of its second.
+    proof: Mutex<Option<Proof>>,
+}
+
+struct Proof {
+    device: DeviceId,
+    second: i64,
+    token: String,
 }
 
 impl Server {
@@ -66,7 +74,7 @@ impl Server {
         limits: Limits,
     ) -> Result<Self> {
         let organization = organization.map_or_else(String::new, |id| escape(id.as_str()));
-        Ok(Self { http: Http::new(address.http_url(), limits)?, organization, clock, limits })
+        Ok(Self { http: Http::new(address.http_url(), limits)?, organization, clock, limits, proof: Mutex::default() })
     }
 
     /// Sends a command and returns its reply, whatever its status.
@@ -121,7 +129,7 @@ impl Server {
         let token = match family {
             Family::Anonymous | Family::AnonymousServer => return headers,
             Family::Invited(token) => HEXLOWER.encode(token.as_bytes()),
-            Family::Authenticated(signer) | Family::Tos(signer) => device_token(signer, (self.clock)()),
+            Family::Authenticated(signer) | Family::Tos(signer) => self.device_token(signer),
         };
         let mut value = header(&format!("Bearer {token}"));
         value.set_sensitive(true);
@@ -150,12 +158,18 @@ impl Server {
             None => "the clock of this machine differs from the server's by minutes: set it".to_owned(),
         }
     }
-}
 
-/// What proves for some minutes which device is asking. Not bound to a request.
-fn device_token(signer: &dyn Signer, now: Timestamp) -> String {
-    let seconds = now.as_micros().div_euclid(MICROSECONDS);
-    let signed = format!("PARSEC-SIGN-ED25519.{}.{seconds}", signer.device_id());
-    let signature = BASE64URL.encode(&signer.sign(signed.as_bytes()));
-    format!("{signed}.{signature}")
+    /// What proves for some minutes which device is asking. Not bound to a request.
+    fn device_token(&self, signer: &dyn Signer) -> String {
+        let (device, second) = (signer.device_id(), (self.clock)().as_micros().div_euclid(MICROSECONDS));
+        let mut proof = self.proof.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = proof.as_ref().filter(|known| known.device == device && known.second == second) {
+            return known.token.clone();
+        }
+        let signed = format!("PARSEC-SIGN-ED25519.{device}.{second}");
+        let signature = BASE64URL.encode(&signer.sign(signed.as_bytes()));
+        let token = format!("{signed}.{signature}");
+        *proof = Some(Proof { device, second, token: token.clone() });
+        token
+    }
 }

@@ -176,7 +176,10 @@ fn wipe(value: Value) {
 /// Decodes the first value; whatever follows it is ignored, as all readers do.
 pub fn from_msgpack(mut bytes: &[u8]) -> Result<Value> {
     count_values(bytes).ok_or(malformed("not a msgpack value, or too many"))?;
-    rmpv::decode::read_value_with_max_depth(&mut bytes, DEPTH_MAX).map_err(|_| malformed("not a msgpack value"))
+    // Borrowed first, since the owning reader copies long bytes several times while it makes room for them.
+    rmpv::decode::read_value_ref_with_max_depth(&mut bytes, DEPTH_MAX)
+        .map(|value| value.to_owned())
+        .map_err(|_| malformed("not a msgpack value"))
 }
 
 #[cfg(test)]
