@@ -17,5 +17,6 @@ pub mod phone;
 pub mod power;
 pub mod processes;
 pub mod simulation;
+pub mod survival;
 pub mod vectors;
 pub mod world;

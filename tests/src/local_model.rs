@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    fs::File,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -457,6 +458,8 @@ pub struct Session {
     counted: bool,
     /// Rises when the index may have become durable, after which an older copy of it is no possible state.
     pub checkpoints: u64,
+    /// What outlives processes, on a mount that does.
+    tape: Option<File>,
     trace: VecDeque<String>,
 }
 
@@ -478,10 +481,35 @@ pub fn open(dir: &Path, clock: Arc<dyn Clock>, bytes_max: u64) -> Result<Arc<Vol
 
 /// The same over a disk that may fail.
 pub fn open_on(disk: Arc<dyn Disk>, dir: &Path, clock: Arc<dyn Clock>, bytes_max: u64) -> Result<Arc<Volume>> {
-    let store = Arc::new(Store::open_on(disk, dir, &key(), bytes_max)?);
-    let volume = Volume::open(REALM, store, clock, (0, 0), Notices::default())?;
+    open_over(Store::open_on(disk, dir, &key(), bytes_max)?, clock)
+}
+
+/// The same over what is in `dir` and on a tape: a file in memory that outlives the store.
+pub fn open_taped(dir: &Path, tape: &File, clock: Arc<dyn Clock>, bytes_max: u64) -> Result<Arc<Volume>> {
+    let tape = tape.try_clone().expect("a descriptor");
+    open_over(Store::open_taped(dir, &key(), bytes_max, tape)?, clock)
+}
+
+fn open_over(store: Store, clock: Arc<dyn Clock>) -> Result<Arc<Volume>> {
+    let volume = Volume::open(REALM, Arc::new(store), clock, (0, 0), Notices::default())?;
     volume.limit_memory(FORGETFUL);
     Ok(Arc::new(volume))
+}
+
+/// A new tape.
+pub fn new_tape() -> File {
+    let tape = rustix::fs::memfd_create("tape", rustix::fs::MemfdFlags::CLOEXEC);
+    tape.expect("memory").into()
+}
+
+/// Rows of files in no folder, and rows of content without an inode, in the index of a store that is closed.
+pub fn rows_of_nobody(dir: &Path) -> (i64, i64) {
+    let index = rusqlite::Connection::open(dir.join("index.sqlite")).expect("an index");
+    let count = |sql: &str| index.query_row(sql, [], |row| row.get(0)).expect("a count");
+    (
+        count("SELECT count(*) FROM orphan"),
+        count("SELECT count(*) FROM slot WHERE ino NOT IN (SELECT ino FROM inode UNION SELECT ino FROM orphan)"),
+    )
 }
 
 /// Everything that can be seen of a volume. Content is fetched from `blocks`.
@@ -579,6 +607,15 @@ impl Session {
         Self::new_on(Arc::new(RealDisk), dir, seed)
     }
 
+    /// The same on a mount that outlives its processes: who is started anew goes on with what is open.
+    pub fn on_a_lasting_mount(dir: &Path, seed: u64) -> Self {
+        let mut session = Self::new(dir, seed);
+        drop(session.volume.take());
+        session.tape = Some(new_tape());
+        session.open();
+        session
+    }
+
     /// The same over a disk that records.
     pub fn new_on(disk: Arc<dyn Disk>, dir: &Path, seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
@@ -605,6 +642,7 @@ impl Session {
             uploads: VecDeque::new(),
             counted: false,
             checkpoints: 0,
+            tape: None,
             trace: VecDeque::new(),
         };
         session.open();
@@ -613,7 +651,10 @@ impl Session {
     }
 
     fn open(&mut self) {
-        let volume = open_on(self.disk.clone(), &self.dir, self.clock.clone(), self.bytes_max);
+        let volume = match &self.tape {
+            Some(tape) => open_taped(&self.dir, tape, self.clock.clone(), self.bytes_max),
+            None => open_on(self.disk.clone(), &self.dir, self.clock.clone(), self.bytes_max),
+        };
         let volume = volume.unwrap_or_else(|error| panic!("seed {}: open: {error:?}", self.seed));
         volume.set_blocks(self.blocks.clone(), self.runtime.handle().clone());
         self.volume = Some(volume);
@@ -637,7 +678,30 @@ impl Session {
         drop(volume);
         self.checkpoints += 1;
         self.open();
-        self.recover();
+        match self.tape {
+            Some(_) => self.go_on(),
+            None => self.recover(),
+        }
+    }
+
+    /// On a mount that outlived its process everything is as it was, for who has it open too.
+    fn go_on(&mut self) {
+        self.streams.clear();
+        self.uploads.clear();
+        self.history = vec![self.model.clone()];
+        self.check();
+    }
+
+    /// The kernel lets go of everything, and the mount ends.
+    pub fn unmount(&mut self) {
+        let volume = self.volume();
+        for (ino, count) in std::mem::take(&mut self.lookups) {
+            volume.forget(ino, count);
+        }
+        self.model = self.model.linked();
+        self.tape = None;
+        drop(volume);
+        self.restart(End::Close);
     }
 
     /// Closes, lets `change` damage the store, and opens it again; the model stays.
@@ -1188,7 +1252,8 @@ impl Session {
         {
             return;
         }
-        let less = self.rng.random_range(1..=count);
+        // The kernel takes back all at once what a process before counted.
+        let less = if self.tape.is_some() { count } else { self.rng.random_range(1..=count) };
         self.note(format!("forget {ino}, {less} of {count}"));
         self.volume().forget(ino, less);
         if less < count {

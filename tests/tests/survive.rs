@@ -12,10 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parsecfs_tests::cli::{CliHome, can_mount, kill};
-
-/// Longer than a restart takes on a machine that does much else.
-const PATIENCE: Duration = Duration::from_secs(60);
+use parsecfs_tests::{
+    cli::{CliHome, can_mount, kill},
+    survival::{PATIENCE, unanswered_since, until},
+};
 
 fn rounds() -> u64 {
     std::env::var("PARSECFS_ROUNDS").map_or(3, |text| text.parse().expect("a number"))
@@ -28,22 +28,6 @@ fn mounted() -> Option<(CliHome, PathBuf)> {
         let dir = PathBuf::from(home.with_mount());
         (home, dir)
     })
-}
-
-/// Waits until something is so.
-#[track_caller]
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "in vain: {what}");
-        std::thread::yield_now();
-    }
-}
-
-/// How long the mount did not answer after this: a new name is never answered from a cache.
-fn unanswered_since(killed: Instant, dir: &Path) -> Duration {
-    File::create(dir.join(format!("probe-{:?}", killed.elapsed()))).expect("it answers");
-    killed.elapsed()
 }
 
 #[test]
@@ -273,34 +257,6 @@ fn an_agent_that_dies_again_and_again_is_given_up_and_says_so() {
     home.ok(&["mount", "Photos", &dir]);
     fs::write(Path::new(&dir).join("file"), "again").unwrap();
     assert_eq!(home.ok(&["status"])[0]["agent"]["restarts"], 0);
-}
-
-#[test]
-fn a_removed_file_that_is_open_is_lost_with_the_agent_and_never_shows_other_bytes() {
-    let Some((home, dir)) = mounted() else { return };
-    let path = |name: &str| dir.join(name);
-    fs::write(path("stored"), vec![b'1'; 1 << 20]).unwrap();
-    home.ok(&["wait", "Photos", "--synced", "--timeout", "60"]);
-    let open = |name: &str| {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path(name)).unwrap();
-        file.write_all_at(&vec![b'2'; 1 << 20], 0).unwrap();
-        file.sync_all().unwrap();
-        fs::remove_file(path(name)).unwrap();
-        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
-        file
-    };
-    let files = [open("stored"), open("only here")];
-    home.crash_agent();
-    unanswered_since(Instant::now(), &dir);
-    for file in &files {
-        let mut bytes = vec![0; 1 << 20];
-        match file.read_exact_at(&mut bytes, 0) {
-            Ok(()) => assert!(bytes.iter().all(|byte| *byte == b'2'), "other bytes"),
-            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ESTALE)),
-        }
-    }
-    drop(files);
-    home.ok(&["umount", "Photos", "--flush"]);
 }
 
 #[test]

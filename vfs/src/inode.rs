@@ -165,6 +165,20 @@ pub(crate) struct Inode {
     pub(crate) state: Mutex<State>,
 }
 
+/// Whether an inode is in a folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It is, or was: of an entry that was removed and not open, that much is remembered.
+    Listed,
+    /// In none, but the kernel refers to it: see [`crate::fs::orphan`].
+    Orphan {
+        /// Under which number its base is kept; 0: nothing is found through one.
+        base_row: u64,
+    },
+    /// In none, and nobody refers to it: nothing of it is in the store or shall be.
+    Gone,
+}
+
 /// What the lock of an inode protects.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -174,8 +188,7 @@ pub(crate) struct State {
     pub(crate) loaded: Loaded,
     /// Blocks of the base, once needed.
     pub(crate) base_blocks: Option<Arc<[BlockAccess]>>,
-    /// In no folder any more: changes stay in memory, and all of it goes with the last reference.
-    pub(crate) unlinked: bool,
+    pub(crate) standing: Standing,
     /// Somebody reads it from front to back, and it has to be fetched.
     pub(crate) ahead: Option<Ahead>,
 }
@@ -184,12 +197,17 @@ impl State {
     /// A state without slots in memory; `loaded`: because there are none.
     pub(crate) fn new(meta: Meta, loaded: bool) -> Self {
         let loaded = if loaded { Loaded::All } else { Loaded::Parts(BTreeSet::new()) };
-        Self { meta, slots: Slots::default(), loaded, base_blocks: None, unlinked: false, ahead: None }
+        Self { meta, slots: Slots::default(), loaded, base_blocks: None, standing: Standing::Listed, ahead: None }
+    }
+
+    /// Whether it is in no folder.
+    pub(crate) fn is_unlinked(&self) -> bool {
+        self.standing != Standing::Listed
     }
 
     /// Whether only its removal is known any more, without its content.
     pub(crate) fn is_remembered(&self) -> bool {
-        self.meta.removed.is_some() && !self.unlinked
+        self.meta.removed.is_some() && self.standing == Standing::Listed
     }
 
     /// Whether the content is the base's. All slots have to be in memory.

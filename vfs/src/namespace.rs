@@ -2,7 +2,7 @@
 //!
 //! Memory holds what was used lately. All of it is in the store too, so it may go at any time but in the middle of an
 //! operation: [`Namespace::trim`] is called where one begins. What must stay is an inode that somebody works with (its
-//! state may be locked, or about to be) and one that is unlinked and still open, which lives here alone.
+//! state may be locked, or about to be) and one that is unlinked and still open.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -137,12 +137,28 @@ impl Namespace {
             return None;
         }
         self.references.counts.remove(&ino);
-        let unlinked = self.inodes.get(&ino).is_some_and(|kept| kept.what.state.lock().unlinked);
+        let unlinked = self.inodes.get(&ino).is_some_and(|kept| kept.what.state.lock().is_unlinked());
         if !unlinked {
             return None;
         }
         self.folders.remove(&ino);
         self.inodes.remove(&ino).map(|kept| kept.what)
+    }
+
+    /// Whether an inode may be known to the kernel from a process that is gone, and from that one only.
+    pub(crate) fn is_hearsay(&self, ino: u64) -> bool {
+        self.is_inherited(ino) && !self.references.counts.contains_key(&ino)
+    }
+
+    /// Hands out an inode without a name that the kernel does not know after all.
+    pub(crate) fn forget_unknown(&mut self, ino: u64) -> Option<Arc<Inode>> {
+        if self.is_hearsay(ino) { self.forget(ino, u64::MAX) } else { None }
+    }
+
+    /// Inodes without a name.
+    pub(crate) fn orphans(&self) -> Vec<u64> {
+        let unlinked = self.inodes.values().filter(|kept| kept.what.state.lock().is_unlinked());
+        unlinked.map(|kept| kept.what.ino).collect()
     }
 
     /// Lets go of what was not used lately when there is too much. Where an operation begins.
@@ -164,7 +180,7 @@ impl Namespace {
             self.inodes.retain(|ino, kept| {
                 // Unique: nobody can get at it without the lock that we hold.
                 let Some(inode) = Arc::get_mut(&mut kept.what) else { return true };
-                let lives_here = inode.state.get_mut().unlinked && references.contains(*ino);
+                let lives_here = inode.state.get_mut().is_unlinked() && references.contains(*ino);
                 std::mem::take(&mut kept.is_used) || lives_here
             });
             if self.inodes.len() <= self.limits.inodes / 4 * 3 {

@@ -23,6 +23,11 @@ pub enum Notice {
         /// The inode.
         ino: u64,
     },
+    /// Nothing: whether it knows the inode at all is of interest.
+    IsKnown {
+        /// The inode.
+        ino: u64,
+    },
     /// Every name there is: it is looked up again when it is used.
     Names,
 }

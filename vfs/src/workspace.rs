@@ -290,6 +290,7 @@ impl Workspace {
             mount.unmount()?;
             mount.ended().await;
         }
+        self.volume.end_orphans();
         self.sync.stop().await;
         self.put_away().await
     }

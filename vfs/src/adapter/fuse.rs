@@ -159,7 +159,7 @@ impl Fuse {
     }
 
     /// Answers a request that the process before has done and not answered. What comes to the same when it is done twice
-    /// is done again.
+    /// is done again: of two files without a name, the kernel does not know the first, which ends therefore.
     fn answer_done(&self, request: &Request<'_>, reply: Reply) {
         match request.operation {
             // Who makes a name holds its folder until the answer: only sync may have moved it meanwhile.

@@ -2,9 +2,10 @@
 
 use std::{
     collections::BTreeSet,
+    io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    sync::{Arc, mpsc},
+    sync::{Arc, Weak, mpsc},
     thread::JoinHandle,
 };
 
@@ -83,6 +84,7 @@ impl Mount {
         if inheritance.names_changed {
             mount.notices.tell(Notice::Names);
         }
+        volume.ask_for_orphans();
         Ok(mount)
     }
 
@@ -98,7 +100,8 @@ impl Mount {
                 .map_err(|e| Error::new(ErrorKind::Internal, "start a thread").caused_by(e))
         };
         let told = device.clone();
-        let telling = spawn("parsecfs-notify", Box::new(move || tell_kernel(&heard, &told)))?;
+        let known_to = Arc::downgrade(volume);
+        let telling = spawn("parsecfs-notify", Box::new(move || tell_kernel(&heard, &told, &known_to)))?;
         let (silent, served) = (notices.clone(), device.clone());
         spawn(
             "parsecfs-mount",
@@ -194,7 +197,7 @@ impl Mount {
 }
 
 /// Passes announcements on; ends when nobody announces any more.
-fn tell_kernel(heard: &mpsc::Receiver<Notice>, device: &Device) {
+fn tell_kernel(heard: &mpsc::Receiver<Notice>, device: &Device, volume: &Weak<Volume>) {
     for notice in heard {
         let told = match notice {
             Notice::Entry { folder, name } => {
@@ -206,6 +209,16 @@ fn tell_kernel(heard: &mpsc::Receiver<Notice>, device: &Device) {
             Notice::Inode { ino } => {
                 let all = NotifyInvalInode { ino, offset: 0, length: 0 };
                 device.send(0, NOTIFY_INVAL_INODE, &[all.as_bytes()])
+            }
+            Notice::IsKnown { ino } => {
+                // No page is before byte 0: only attributes are forgotten, of an inode that is known.
+                let none = NotifyInvalInode { ino, offset: -1, length: 0 };
+                let told = device.send(0, NOTIFY_INVAL_INODE, &[none.as_bytes()]);
+                let unknown = told.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+                if let Some(volume) = volume.upgrade().filter(|_| unknown) {
+                    volume.forget_unknown(ino);
+                }
+                told
             }
             Notice::Names => device.send(0, NOTIFY_INC_EPOCH, &[]),
         };

@@ -86,7 +86,7 @@ impl Attributes {
             ino,
             kind: meta.kind,
             mode: meta.mode,
-            links: match (state.unlinked, meta.kind) {
+            links: match (state.is_unlinked(), meta.kind) {
                 (true, _) => 0,
                 (false, Kind::Folder) => meta.subfolders.saturating_add(2),
                 (false, _) => meta.name_count(),

@@ -65,7 +65,7 @@ impl Volume {
             Err(error) => return Err(error),
         };
         let mut state = inode.state.lock();
-        if state.unlinked || state.meta.removed.is_some() {
+        if state.is_unlinked() || state.meta.removed.is_some() {
             return Ok(());
         }
         if state.meta.is_folder() {

@@ -5,12 +5,12 @@ use std::{ops::Range, sync::Arc};
 use parking_lot::Mutex;
 use parsecfs_crypto::random_bytes;
 
-use super::{Attributes, Touch, Volume, dentry_row, valid_name};
+use super::{Attributes, Touch, Volume, dentry_row, orphan::orphan_row, valid_name};
 use crate::{
     content::PAGE_BYTES,
     error::{ErrorKind, Result},
     folder::{Dentry, Folder},
-    inode::{Inode, Kind, Meta, State},
+    inode::{Inode, Kind, Meta, Standing, State},
     namespace::Namespace,
     store::{RowKey, RowValue},
 };
@@ -106,8 +106,8 @@ impl Volume {
         }
     }
 
-    /// Makes a regular file that has no name in a folder, and counts one reference of the kernel to it. It lives in memory
-    /// as long as that, unless it is given a name ([`Volume::link`]).
+    /// Makes a regular file that has no name in a folder, and counts one reference of the kernel to it. It lives as long as
+    /// that, unless it is given a name ([`Volume::link`]).
     pub fn create_unnamed(&self, folder: u64, mode: u32, maker: Maker) -> Result<Attributes> {
         self.store.check_space(PAGE_BYTES as u64)?;
         let mut namespace = self.namespace();
@@ -115,7 +115,8 @@ impl Volume {
         let meta = self.meta_in(&parent.state.lock().meta, Kind::File, mode, maker);
         let ino = self.store.new_ino();
         let mut state = State::new(meta, true);
-        state.unlinked = true;
+        state.standing = Standing::Orphan { base_row: 0 };
+        self.store.log([orphan_row(ino, &state.meta, 0)]);
         let attributes = Attributes::of(ino, &state);
         namespace.keep(Arc::new(Inode { ino, state: Mutex::new(state) }));
         namespace.refer(ino);

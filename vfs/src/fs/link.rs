@@ -5,12 +5,12 @@ use std::sync::Arc;
 use parsecfs_core::{id::VlobId, manifest::Manifest};
 use parsecfs_crypto::random_bytes;
 
-use super::{Attributes, Volume, dentry_row, inode_row, slot_row, valid_name};
+use super::{Attributes, Volume, dentry_row, inode_row, valid_name};
 use crate::{
     content::PAGE_BYTES,
     error::{Error, ErrorKind, Result},
     folder::Dentry,
-    inode::{Inode, Meta, State},
+    inode::{Inode, Meta, Standing, State},
     links::{LINKS_MAX, Link},
     namespace::Namespace,
     store::{RowBytes, RowKey, RowValue},
@@ -46,7 +46,7 @@ impl Volume {
         if state.meta.is_folder() {
             return Err(ErrorKind::NotPermitted.into());
         }
-        if state.unlinked {
+        if state.is_unlinked() {
             return self.give_first_name(inode.ino, &mut state, (folder.ino, parent_id));
         }
         if usize::try_from(state.meta.name_count()).is_ok_and(|names| names >= LINKS_MAX) {
@@ -74,20 +74,18 @@ impl Volume {
         Ok(rows)
     }
 
-    /// A file that was made without a name gets one; all that is known of it is logged with that. One whose names were
-    /// removed stays without.
+    /// A file that was made without a name gets one. One whose names were removed stays without.
     fn give_first_name(&self, ino: u64, state: &mut State, parent: (u64, [u8; 16])) -> Result<Vec<(RowKey, RowValue)>> {
         if state.meta.parent != 0 || state.meta.base_version != 0 || state.meta.link_group.is_some() {
             return Err(ErrorKind::NotFound.into());
         }
-        state.unlinked = false;
+        state.standing = Standing::Listed;
         let now = self.clock.now_ns();
         let meta = &mut state.meta;
         (meta.parent, meta.parent_id) = parent;
         (meta.ctime_ns, meta.changed_ns, meta.change) = (now, now, self.store.new_change());
-        let mut rows: Vec<_> = state.slots.iter().map(|(number, slot)| slot_row(ino, number, slot)).collect();
-        rows.extend(self.changed_row(ino, state));
-        Ok(rows)
+        let listed = self.changed_row(ino, state);
+        Ok([(RowKey::Orphan(ino), None)].into_iter().chain(listed).collect())
     }
 
     /// Has an inode of one entry take more, in a link group of its own if it is in none.
@@ -153,7 +151,7 @@ impl Volume {
         match self.peek_inode(namespace, ino) {
             Ok(inode) => {
                 let state = inode.state.lock();
-                Ok(!state.unlinked && state.meta.removed.is_none() && state.meta.link_group == Some(group))
+                Ok(!state.is_unlinked() && state.meta.removed.is_none() && state.meta.link_group == Some(group))
             }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),

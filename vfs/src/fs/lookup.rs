@@ -64,7 +64,7 @@ impl Volume {
     pub fn forget(&self, ino: u64, lookups: u64) {
         let gone = self.namespace().forget(ino, lookups);
         if let Some(inode) = gone {
-            self.release_content(&mut inode.state.lock());
+            self.end_orphan(&inode);
         }
     }
 

@@ -13,6 +13,7 @@ mod create;
 mod housekeeping;
 mod link;
 mod lookup;
+pub(crate) mod orphan;
 mod read;
 mod reclaim;
 mod remove;
@@ -37,6 +38,7 @@ use parsecfs_core::{
     name::EntryName,
 };
 
+use self::orphan::orphan_row;
 pub use self::{
     attributes::{Attributes, SetAttributes, SetTime, XattrFlags},
     check::Damage,
@@ -51,7 +53,7 @@ use crate::{
     clock::Clock,
     error::{Error, ErrorKind, Result},
     folder::{Dentry, Folder},
-    inode::{Inode, Kind, Meta, ROOT_INO, State, decode},
+    inode::{Inode, Kind, Meta, ROOT_INO, Standing, State, decode},
     links::Links,
     namespace::{MemoryLimits, Namespace},
     notify::Notices,
@@ -145,6 +147,7 @@ impl Volume {
             volume.make_root();
         }
         volume.namespace().inherit(volume.store.inheritance().ino_max);
+        volume.take_orphans()?;
         volume.load_waiting()?;
         Ok(volume)
     }
@@ -345,7 +348,7 @@ impl Volume {
         self.may_write()?;
         self.folder(namespace, ino)?;
         let inode = self.inode(namespace, ino)?;
-        if inode.state.lock().unlinked {
+        if inode.state.lock().is_unlinked() {
             return Err(ErrorKind::NotFound.into());
         }
         Ok(inode)
@@ -368,12 +371,14 @@ impl Volume {
         self.changed_row(inode.ino, state)
     }
 
-    /// The row of an inode after a change, unless nothing of it shall reach the disk any more.
+    /// The row of an inode after a change, unless nobody can reach it any more.
     fn changed_row(&self, ino: u64, state: &State) -> Option<(RowKey, RowValue)> {
-        if state.unlinked {
-            return None;
-        }
         let meta = &state.meta;
+        match state.standing {
+            Standing::Listed => {}
+            Standing::Orphan { base_row } => return Some(orphan_row(ino, meta, base_row)),
+            Standing::Gone => return None,
+        }
         let mut pending = self.pending.lock();
         if meta.waits() && meta.removed.is_none() {
             let on_its_way = pending.get(&ino).is_some_and(|entry| entry.on_its_way);

@@ -297,7 +297,7 @@ impl Volume {
                 Err(error) => {
                     tracing::error!(ino, number, %error, "where a part of a file is cannot be read");
                     // What the storage has as well is fetched again; anything else is damaged here, and only here.
-                    if state.meta.need_sync {
+                    if state.meta.need_sync || state.is_unlinked() {
                         *state.slots.slot(number) = Slot::damaged();
                     }
                 }

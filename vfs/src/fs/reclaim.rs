@@ -6,7 +6,7 @@ use super::{Volume, slot_row};
 use crate::{
     content::{Extent, PAGE_BYTES, Piece, Released, SLOT_PAGES, Slot, by_slot},
     error::{ErrorKind, Result},
-    inode::{State, decode},
+    inode::{Standing, State, decode},
     store::RowKey,
 };
 
@@ -156,7 +156,7 @@ impl Volume {
             let namespace = self.namespace();
             let Ok(inode) = self.peek_inode(&namespace, ino) else { continue };
             let mut state = inode.state.lock();
-            if state.meta.is_folder() || state.unlinked {
+            if state.meta.is_folder() || state.is_unlinked() {
                 continue;
             }
             self.load_slots(ino, &mut state)?;
@@ -203,10 +203,11 @@ impl Volume {
         let _changing = self.store.changing();
         let Some(slot) = state.slots.get_mut(number) else { return Ok(()) };
         let mut released = Vec::new();
-        let outcome = self.move_extents(segment, ino, slot, number, &mut released);
+        let is_only_here = state.standing == Standing::Orphan { base_row: 0 };
+        let outcome = self.move_extents(segment, ino, slot, number, is_only_here, &mut released);
         if !released.is_empty() {
             let row = slot_row(ino, number, slot);
-            if !state.unlinked {
+            if state.standing != Standing::Gone {
                 self.store.log([row]);
             }
             self.settle(released);
@@ -220,6 +221,7 @@ impl Volume {
         ino: u64,
         slot: &mut Slot,
         number: u64,
+        is_only_here: bool,
         released: &mut Released,
     ) -> Result<()> {
         let here = |extent: &Extent| matches!(extent.piece, Piece::Stored { place, .. } if place.segment == segment);
@@ -228,7 +230,8 @@ impl Volume {
                 // A damaged page must not hold its neighbours, nor the whole segment.
                 Err(error) if error.kind() == ErrorKind::Corrupt => {
                     for page in extent.page..extent.page + extent.pages {
-                        self.move_page(ino, slot, number, extent.part(page, page + 1), released)?;
+                        let page = extent.part(page, page + 1);
+                        self.move_page(ino, slot, number, page, is_only_here, released)?;
                     }
                 }
                 outcome => outcome?,
@@ -237,11 +240,19 @@ impl Volume {
         Ok(())
     }
 
-    fn move_page(&self, ino: u64, slot: &mut Slot, number: u64, page: Extent, released: &mut Released) -> Result<()> {
+    fn move_page(
+        &self,
+        ino: u64,
+        slot: &mut Slot,
+        number: u64,
+        page: Extent,
+        is_only_here: bool,
+        released: &mut Released,
+    ) -> Result<()> {
         match self.move_extent(ino, slot, number, page, released) {
             Err(error) if error.kind() == ErrorKind::Corrupt => {
                 tracing::error!(ino, number, page = page.page, %error, "a stored page is damaged");
-                if page.dirty {
+                if page.dirty || is_only_here {
                     slot.insert(page.damaged(), released);
                 } else {
                     // The storage has it: it is fetched again.

@@ -6,9 +6,8 @@ use parsecfs_core::id::VlobId;
 
 use super::{Touch, Volume, inode_row, valid_name};
 use crate::{
-    content::Slots,
     error::{ErrorKind, Result},
-    inode::{Inode, Kind, State},
+    inode::{Inode, Kind},
     namespace::Namespace,
     store::{RowKey, RowValue},
 };
@@ -81,7 +80,6 @@ impl Volume {
                 tracing::warn!(ino, %error, "base of a removed file cannot be read");
             }
         }
-        rows.extend(state.slots.iter().map(|(slot, _)| (RowKey::Slot(ino, slot), None)));
         if let Some(names) = namespace.folder(ino) {
             rows.extend(names.iter().map(|named| (RowKey::Dentry(ino, named.cookie), None)));
         }
@@ -104,21 +102,8 @@ impl Volume {
             rows.push((RowKey::Inode(ino), None));
             rows.push((RowKey::Base(ino), None));
         }
-        state.unlinked = true;
         state.meta.subfolders = 0;
-        if !namespace.is_referred(ino) {
-            self.release_content(&mut state);
-        }
+        rows.extend(self.unlist(namespace, ino, &mut state, || self.base(ino)));
         Ok(rows)
-    }
-
-    /// Lets go of the content of an inode that nobody can reach.
-    pub(super) fn release_content(&self, state: &mut State) {
-        let mut released = Vec::new();
-        for (_, slot) in state.slots.iter_mut() {
-            slot.remove(0, u8::MAX, &mut released);
-        }
-        state.slots = Slots::default();
-        self.settle(released);
     }
 }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     content::{Extent, PAGE, PAGE_BYTES, Piece, Place, Released, SLOT_PAGES, blocks_between, by_slot, slot_of},
     error::{Error, ErrorKind, Result},
-    inode::State,
+    inode::{Standing, State},
     store::{RowKey, RowValue},
 };
 
@@ -187,7 +187,7 @@ impl Volume {
                 slot.change = change;
                 rows.push(slot_row(ino, number, slot));
             }
-            if state.unlinked {
+            if state.standing == Standing::Gone {
                 rows.clear();
             }
             state.slots.drop_empty();
@@ -266,7 +266,7 @@ impl Volume {
             rows.push(slot_row(ino, number, slot));
         }
         self.settle(released);
-        if state.unlinked {
+        if state.standing == Standing::Gone {
             rows.clear();
         }
         Ok(rows)
@@ -324,7 +324,7 @@ impl Volume {
             rows.push(slot_row(ino, number, slot));
         }
         self.settle(released);
-        if state.unlinked {
+        if state.standing == Standing::Gone {
             rows.clear();
         }
         Ok(Put::Rows(rows))
@@ -362,7 +362,7 @@ impl Volume {
                 None => is_full = true,
             }
         }
-        if !state.unlinked {
+        if state.standing != Standing::Gone {
             self.store.log(rows);
         }
         Ok(!is_full)

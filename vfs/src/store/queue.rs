@@ -171,6 +171,11 @@ impl Store {
         self.reader.lock().pending()
     }
 
+    /// Inodes in no folder when the store was opened.
+    pub(crate) fn orphans(&self) -> Result<Vec<u64>> {
+        self.reader.lock().orphans()
+    }
+
     /// The next inode numbers in the index, in order.
     pub(crate) fn inodes_after(&self, ino: u64, limit: usize) -> Result<Vec<u64>> {
         self.reader.lock().inodes_after(ino, limit)

@@ -13,8 +13,9 @@ use super::{Volume, batch::Batch};
 use crate::{
     error::Result,
     fs::link::content_size,
-    inode::{Inode, Kind, Loaded, Meta, ROOT_INO, State},
+    inode::{Inode, Kind, Loaded, Meta, ROOT_INO, Standing, State},
     namespace::Namespace,
+    notify::Notice,
     store::RowKey,
     tree::{Merged, MergedContent},
 };
@@ -108,15 +109,18 @@ impl Volume {
             tracing::warn!(ino, %error, "content of a replaced file cannot be read");
             state.loaded = Loaded::All;
         }
-        batch.rows.push((RowKey::Inode(ino), None));
-        batch.drop_base(ino);
-        batch.rows.extend(state.slots.iter().map(|(slot, _)| (RowKey::Slot(ino, slot), None)));
-        // What it still needs from the base has to be in memory before the row is gone.
+        // What it still needs from the base has to be known before the row is gone.
         if let Err(error) = self.load_base_blocks(ino, &mut state) {
             tracing::warn!(ino, %error, "base of a replaced file cannot be read");
         }
-        state.unlinked = true;
         state.meta.links = None;
+        let rows = self.unlist(namespace, ino, &mut state, || self.batch_base(batch, ino));
+        batch.rows.push((RowKey::Inode(ino), None));
+        batch.drop_base(ino);
+        batch.rows.extend(rows);
+        if matches!(state.standing, Standing::Orphan { .. }) && namespace.is_hearsay(ino) {
+            batch.notices.push(Notice::IsKnown { ino });
+        }
         if let Some(group) = state.meta.link_group
             && self.is_group_row(batch, group, ino)
         {
@@ -124,8 +128,5 @@ impl Volume {
         }
         batch.inodes.remove(&ino);
         self.pending.lock().remove(&ino);
-        if !namespace.is_referred(ino) {
-            self.release_content(&mut state);
-        }
     }
 }

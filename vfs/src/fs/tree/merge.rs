@@ -169,7 +169,7 @@ impl Volume {
             }
         }
         if state.meta.removed.is_some() {
-            // Who has it open keeps it in memory as unlinked: that makes no rows.
+            // Who has it open has it under another row.
             batch.rows.push(inode_row(ino, &state.meta));
         }
         if let Manifest::File(file) = &manifest

@@ -187,7 +187,7 @@ impl LocalTree for Volume {
         for inode in touched.values() {
             // Most files are read from their slots, and for the others the row has it from now on.
             let mut state = inode.state.lock();
-            if !state.unlinked {
+            if !state.is_unlinked() {
                 state.base_blocks = None;
             }
         }

@@ -23,7 +23,11 @@ use super::segment::Position;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Raised with every change of the tables or of what is sealed in them.
-const FORMAT_VERSION: i64 = 3;
+const FORMAT_VERSION: i64 = 4;
+/// The last format without files that are open and have no name: it lacks their table only.
+const WITHOUT_ORPHANS: i64 = 3;
+
+const ORPHAN_TABLE: &str = "CREATE TABLE orphan (ino INTEGER PRIMARY KEY, sealed BLOB);";
 
 /// Names one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,6 +46,8 @@ pub(crate) enum RowKey {
     LinkName([u8; 16]),
     /// A link group: its inode.
     LinkGroup([u8; 16]),
+    /// An inode that is in no folder and that the kernel refers to: its attributes, and where its base is.
+    Orphan(u64),
 }
 
 impl RowKey {
@@ -59,6 +65,7 @@ impl RowKey {
             Self::Slot(ino, slot) => (4, ino, slot),
             Self::LinkName(id) => (5, halves(id).0, halves(id).1),
             Self::LinkGroup(id) => (6, halves(id).0, halves(id).1),
+            Self::Orphan(ino) => (7, ino, 0),
         }
     }
 
@@ -73,6 +80,7 @@ impl RowKey {
             4 => Self::Slot(a, b),
             5 => Self::LinkName(id),
             6 => Self::LinkGroup(id),
+            7 => Self::Orphan(a),
             _ => return None,
         })
     }
@@ -83,7 +91,7 @@ fn key_columns(key: RowKey) -> impl Iterator<Item = Value> {
     let number = |number: u64| Some(Value::Integer(number.cast_signed()));
     let (a, b) = match key {
         RowKey::Checkpoint => (None, None),
-        RowKey::Inode(ino) | RowKey::Base(ino) => (number(ino), None),
+        RowKey::Inode(ino) | RowKey::Base(ino) | RowKey::Orphan(ino) => (number(ino), None),
         RowKey::Dentry(a, b) | RowKey::Slot(a, b) => (number(a), number(b)),
         RowKey::LinkName(id) | RowKey::LinkGroup(id) => (Some(Value::Blob(id.to_vec())), None),
     };
@@ -153,6 +161,7 @@ impl Index {
         match version {
             0 => create_tables(&db)?,
             FORMAT_VERSION => {}
+            WITHOUT_ORPHANS => db.execute_batch(&with_version(ORPHAN_TABLE)).map_err(sql_error)?,
             other => {
                 let text = format!("local store format {other}, this program knows {FORMAT_VERSION}");
                 return Err(Error::new(ErrorKind::UnsupportedVersion, text));
@@ -182,12 +191,13 @@ impl Index {
         }
         let mut keys = Keys::default();
         type KeyOf = fn(u64, u64) -> RowKey;
-        let every: [(&str, KeyOf); 5] = [
+        let every: [(&str, KeyOf); 6] = [
             ("SELECT one, 0, NULL, 0 FROM checkpoint", |_, _| RowKey::Checkpoint),
             ("SELECT ino, 0, id, pending FROM inode NOT INDEXED", |a, _| RowKey::Inode(a)),
             ("SELECT ino, 0, NULL, 0 FROM base", |a, _| RowKey::Base(a)),
             ("SELECT parent, cookie, NULL, 0 FROM dentry", RowKey::Dentry),
             ("SELECT ino, slot, NULL, 0 FROM slot", RowKey::Slot),
+            ("SELECT ino, 0, NULL, 0 FROM orphan", |a, _| RowKey::Orphan(a)),
         ];
         for (sql, key) in every {
             let mut query = self.db.prepare(sql).map_err(sql_error)?;
@@ -260,9 +270,8 @@ impl Index {
 }
 
 fn create_tables(db: &Connection) -> Result<()> {
-    db.execute_batch(&format!(
-        "BEGIN;
-         CREATE TABLE state (one INTEGER PRIMARY KEY, sealed BLOB);
+    let tables = format!(
+        "CREATE TABLE state (one INTEGER PRIMARY KEY, sealed BLOB);
          CREATE TABLE checkpoint (one INTEGER PRIMARY KEY, sealed BLOB);
          CREATE TABLE inode (ino INTEGER PRIMARY KEY, id BLOB UNIQUE, pending INTEGER, sealed BLOB);
          CREATE INDEX inode_pending ON inode (ino) WHERE pending;
@@ -271,10 +280,14 @@ fn create_tables(db: &Connection) -> Result<()> {
          CREATE TABLE slot (ino INTEGER, slot INTEGER, sealed BLOB, PRIMARY KEY (ino, slot)) WITHOUT ROWID;
          CREATE TABLE link_name (id BLOB PRIMARY KEY, sealed BLOB) WITHOUT ROWID;
          CREATE TABLE link_group (id BLOB PRIMARY KEY, sealed BLOB) WITHOUT ROWID;
-         PRAGMA user_version={FORMAT_VERSION};
-         COMMIT;"
-    ))
-    .map_err(sql_error)
+         {ORPHAN_TABLE}"
+    );
+    db.execute_batch(&with_version(&tables)).map_err(sql_error)
+}
+
+/// A change of tables and the number of the format that it makes, all or nothing.
+fn with_version(change: &str) -> String {
+    format!("BEGIN; {change} PRAGMA user_version={FORMAT_VERSION}; COMMIT;")
 }
 
 /// A failed statement: a full disk and a damaged file have their own meaning for the caller.
@@ -313,11 +326,29 @@ mod tests {
             RowKey::Slot(4, u64::MAX),
             RowKey::LinkName(id),
             RowKey::LinkGroup(id),
+            RowKey::Orphan(5),
         ];
         for key in keys {
             let (table, a, b) = key.parts();
             assert_eq!(RowKey::from_parts(table, a, b), Some(key));
         }
-        assert_eq!(RowKey::from_parts(7, 0, 0), None);
+        assert_eq!(RowKey::from_parts(8, 0, 0), None);
+    }
+
+    #[test]
+    fn an_index_of_the_format_before_is_taken_over_with_its_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index.sqlite");
+        let open = || Index::open(&path, LocalKey::from_bytes([3; 32]), [1; 16]).unwrap();
+        let row = || Some(RowBytes { id: None, pending: false, bytes: vec![7; 9].into() });
+        open().apply([(&RowKey::Base(4), &row())].into_iter(), Position::default(), Counters::default()).unwrap();
+        let before = Connection::open(&path).unwrap();
+        before.execute_batch("DROP TABLE orphan; PRAGMA user_version=3;").unwrap();
+        drop(before);
+        let mut index = open();
+        index.verify().unwrap();
+        index.apply([(&RowKey::Orphan(5), &row())].into_iter(), Position::default(), Counters::default()).unwrap();
+        assert_eq!((index.orphans().unwrap(), index.get(RowKey::Base(4)).unwrap()), (vec![5], Some(vec![7; 9])));
+        open().verify().unwrap();
     }
 }

@@ -19,6 +19,7 @@ impl Index {
             RowKey::Slot(..) => "SELECT sealed FROM slot WHERE ino=?1 AND slot=?2",
             RowKey::LinkName(_) => "SELECT sealed FROM link_name WHERE id=?1",
             RowKey::LinkGroup(_) => "SELECT sealed FROM link_group WHERE id=?1",
+            RowKey::Orphan(_) => "SELECT sealed FROM orphan WHERE ino=?1",
         };
         let values = key_columns(key);
         let mut query = self.db.prepare_cached(sql).map_err(sql_error)?;
@@ -84,6 +85,11 @@ impl Index {
     /// Inodes that wait for upload.
     pub(crate) fn pending(&self) -> Result<Vec<u64>> {
         self.numbers("SELECT ino FROM inode WHERE pending")
+    }
+
+    /// Inodes in no folder.
+    pub(crate) fn orphans(&self) -> Result<Vec<u64>> {
+        self.numbers("SELECT ino FROM orphan")
     }
 
     /// Every inode number.

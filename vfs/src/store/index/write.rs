@@ -54,6 +54,7 @@ impl Index {
             RowKey::Inode(ino) => return self.put_inode(ino, value, sealed),
             RowKey::Checkpoint => ("UPDATE checkpoint SET sealed=?1", "INSERT INTO checkpoint VALUES (0, ?1)"),
             RowKey::Base(_) => ("UPDATE base SET sealed=?1 WHERE ino=?2", "INSERT INTO base VALUES (?2, ?1)"),
+            RowKey::Orphan(_) => ("UPDATE orphan SET sealed=?1 WHERE ino=?2", "INSERT INTO orphan VALUES (?2, ?1)"),
             RowKey::Dentry(..) => {
                 ("UPDATE dentry SET sealed=?1 WHERE parent=?2 AND cookie=?3", "INSERT INTO dentry VALUES (?2, ?3, ?1)")
             }
@@ -120,6 +121,7 @@ impl Index {
             RowKey::Slot(..) => "DELETE FROM slot WHERE ino=?1 AND slot=?2",
             RowKey::LinkName(_) => "DELETE FROM link_name WHERE id=?1",
             RowKey::LinkGroup(_) => "DELETE FROM link_group WHERE id=?1",
+            RowKey::Orphan(_) => "DELETE FROM orphan WHERE ino=?1",
         };
         let mut delete = self.db.prepare_cached(sql).map_err(sql_error)?;
         if delete.execute(rusqlite::params_from_iter(key_columns(key))).map_err(sql_error)? > 0 {
