@@ -22,7 +22,7 @@ use super::{
     },
     follow::{RealmLog, RealmState, boundary},
     key, random,
-    realm::{BlockPlace, Certificates, Data, Marks, VlobPlace, Written},
+    realm::{BlockPlace, Certificates, Data, Marks, Places, VlobPlace, Written},
     wire::{Reader, Writer},
 };
 
@@ -33,16 +33,19 @@ const FORMAT: u8 = 2;
 /// Of shards, which checkpoints of both formats share.
 const SHARD_FORMAT: u8 = 1;
 const SIGNATURE_BYTES: usize = 64;
-/// A checkpoint is due after this many entries,
-const ENTRIES_DUE: u64 = 1024;
-/// or after this many changes,
+/// A checkpoint is due after this many changes, an entry counting as [`ENTRY_CHANGES`],
 const CHANGES_DUE: usize = 8192;
-/// and when these are at least this part of the state.
-const STATE_PART_DUE: usize = 20;
+/// and when they are at least this part of the state: all that was ever written is then at most five times the state,
+/// while whoever reads from the checkpoint on reads at most a quarter more;
+const STATE_PART_DUE: usize = 4;
+/// in any case after this many entries, each of which is read one by one.
+const ENTRIES_DUE: usize = 16_384;
+/// What reading an entry costs, in changes that are read with it.
+const ENTRY_CHANGES: usize = 8;
 /// About this many items in a shard.
 const SHARD_ITEMS: usize = 2048;
 const SHARDS_MAX: usize = 1024;
-/// Shards made and stored together: a state of millions of items is never in memory twice.
+/// Shards made and stored, or read, together: a state of millions of items is never in memory twice.
 const SHARDS_AT_ONCE: usize = 64;
 
 /// What came after the newest checkpoint that this device knows.
@@ -50,7 +53,7 @@ const SHARDS_AT_ONCE: usize = 64;
 pub(super) struct Tail {
     /// Number at which reading began.
     pub(super) from: u64,
-    entries: u64,
+    entries: usize,
     changes: usize,
     /// The data of a checkpoint whose key is not there yet.
     waiting: Option<SealedData>,
@@ -63,9 +66,14 @@ impl Tail {
     }
 
     fn is_due(&self, data: &Data) -> bool {
-        let items = data.vlobs.len() + data.blocks.len();
-        self.entries >= ENTRIES_DUE || (self.changes >= CHANGES_DUE && self.changes >= items / STATE_PART_DUE)
+        is_due(self.entries, self.changes, data.places.len())
     }
+}
+
+/// Whether so many entries with so many changes are enough for a new checkpoint of a state of so many items.
+fn is_due(entries: usize, changes: usize, items: usize) -> bool {
+    let read = changes + entries * ENTRY_CHANGES;
+    entries >= ENTRIES_DUE || read >= CHANGES_DUE.max(items / STATE_PART_DUE)
 }
 
 struct SealedData {
@@ -171,18 +179,21 @@ async fn load_data(shared: &Shared, realm: RealmId, state: &mut RealmState, seal
     let (mut data, shards) = decode_root_data(&plain)?;
     data.seq = sealed.head.seq;
     let names: Vec<String> = shards.iter().map(|hash| key::shard(realm, hash)).collect();
-    let objects = try_join_all(names.iter().map(|name| shared.verbs.get(name))).await?;
-    for (hash, object) in shards.iter().zip(objects) {
-        let object = object.bytes.ok_or_else(|| damaged("a shard of a checkpoint is missing"))?;
-        let mut reader = Reader::new(&object);
-        let key_index = reader.u64()?;
-        let plain = keys.open(LogId::Realm(realm), key_index, &shard_header(realm), &object[reader.position()..])?;
-        if digest_of(&plain) != *hash {
-            return Err(damaged("a shard of a checkpoint is another one"));
+    for (hashes, names) in shards.chunks(SHARDS_AT_ONCE).zip(names.chunks(SHARDS_AT_ONCE)) {
+        let objects = try_join_all(names.iter().map(|name| shared.verbs.get(name))).await?;
+        for (hash, object) in hashes.iter().zip(objects) {
+            let object = object.bytes.ok_or_else(|| damaged("a shard of a checkpoint is missing"))?;
+            let mut reader = Reader::new(&object);
+            let key_index = reader.u64()?;
+            let plain =
+                keys.open(LogId::Realm(realm), key_index, &shard_header(realm), &object[reader.position()..])?;
+            if digest_of(&plain) != *hash {
+                return Err(damaged("a shard of a checkpoint is another one"));
+            }
+            decode_shard(&plain, &mut data)?;
         }
-        decode_shard(&plain, &mut data)?;
     }
-    if data.vlobs.values().any(|place| place.author as usize >= data.authors.len()) {
+    if data.places.vlobs().any(|(_, place)| place.author as usize >= data.authors.len()) {
         return Err(damaged("a checkpoint names an author that it does not list"));
     }
     state.data = data;
@@ -441,47 +452,47 @@ pub(super) fn read_parts(bytes: &[u8]) {
 
 /// Part of the state. Canonical: by id, so that equal states give equal shards.
 struct Shard<'a> {
-    vlobs: &'a [(&'a VlobId, &'a VlobPlace)],
-    blocks: &'a [(&'a BlockId, &'a BlockPlace)],
+    vlobs: &'a [&'a VlobId],
+    blocks: &'a [&'a BlockId],
 }
 
 /// The state in parts, one after the other.
 fn encode_shards(data: &Data) -> impl Iterator<Item = Vec<u8>> {
-    let items = data.vlobs.len() + data.blocks.len();
+    let items = data.places.len();
     let count = (items / SHARD_ITEMS).next_power_of_two().min(SHARDS_MAX);
     let shard_of = move |id: &[u8; 16]| (usize::from(id[0]) << 8 | usize::from(id[1])) % count;
-    let mut vlobs: Vec<_> = data.vlobs.iter().collect();
-    vlobs.sort_unstable_by_key(|(id, _)| (shard_of(id.as_bytes()), **id));
-    let mut blocks: Vec<_> = data.blocks.iter().collect();
-    blocks.sort_unstable_by_key(|(id, _)| (shard_of(id.as_bytes()), **id));
+    let mut vlobs: Vec<_> = data.places.vlobs().map(|(id, _)| id).collect();
+    vlobs.sort_unstable_by_key(|id| (shard_of(id.as_bytes()), **id));
+    let mut blocks: Vec<_> = data.places.blocks().map(|(id, _)| id).collect();
+    blocks.sort_unstable_by_key(|id| (shard_of(id.as_bytes()), **id));
     let (mut vlobs_done, mut blocks_done) = (0, 0);
     (0..count).filter_map(move |index| {
         let (vlobs, blocks) = (&vlobs[vlobs_done..], &blocks[blocks_done..]);
-        let vlobs = &vlobs[..vlobs.partition_point(|(id, _)| shard_of(id.as_bytes()) == index)];
-        let blocks = &blocks[..blocks.partition_point(|(id, _)| shard_of(id.as_bytes()) == index)];
+        let vlobs = &vlobs[..vlobs.partition_point(|id| shard_of(id.as_bytes()) == index)];
+        let blocks = &blocks[..blocks.partition_point(|id| shard_of(id.as_bytes()) == index)];
         (vlobs_done, blocks_done) = (vlobs_done + vlobs.len(), blocks_done + blocks.len());
-        (!vlobs.is_empty() || !blocks.is_empty()).then(|| encode_shard(&Shard { vlobs, blocks }))
+        (!vlobs.is_empty() || !blocks.is_empty()).then(|| encode_shard(&data.places, &Shard { vlobs, blocks }))
     })
 }
 
-fn encode_shard(shard: &Shard<'_>) -> Vec<u8> {
+fn encode_shard(places: &Places, shard: &Shard<'_>) -> Vec<u8> {
     let mut writer = Writer::default();
     writer.length(shard.vlobs.len());
-    for (id, place) in shard.vlobs {
+    for (id, place) in shard.vlobs.iter().filter_map(|id| Some((id, places.vlob(id)?))) {
         writer.raw(id.as_bytes()).u32(place.version).u64(place.key_index).u32(place.author);
         writer.time(place.timestamp).u64(place.seq);
         write_payload(&mut writer, place.payload);
     }
     writer.length(shard.blocks.len());
-    for (id, place) in shard.blocks {
+    for (id, place) in shard.blocks.iter().filter_map(|id| Some((id, places.block(id)?))) {
         writer.raw(id.as_bytes());
         match place {
             BlockPlace::Object => {
                 writer.u8(0);
             }
             BlockPlace::Part { key_index, seq, payload } => {
-                writer.u8(1).u64(*key_index).u64(*seq);
-                write_payload(&mut writer, *payload);
+                writer.u8(1).u64(key_index).u64(seq);
+                write_payload(&mut writer, payload);
             }
         }
     }
@@ -511,10 +522,10 @@ fn decode_shard(plain: &[u8], data: &mut Data) -> Result<()> {
         Ok((id, place))
     })?;
     for (id, place) in vlobs {
-        data.vlobs.insert(id, place);
+        data.places.put_vlob(id, &place);
     }
     for (id, place) in blocks {
-        data.blocks.insert(id, place);
+        data.places.put_block(id, &place);
     }
     Ok(())
 }
@@ -537,4 +548,46 @@ fn read_payload(reader: &mut Reader<'_>) -> Result<Payload> {
         0 => Payload::Inline(Span::read(reader)?),
         _ => Payload::Pack(reader.array()?, Span::read(reader)?),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Items written by all checkpoints together while a million files come in entries of so many, each a vlob and a block.
+    fn items_written(files_in_entry: usize) -> (usize, usize) {
+        let (mut items, mut written, mut tail_max) = (0, 0, 0);
+        let (mut entries, mut changes) = (0, 0);
+        while items < 2_000_000 {
+            (items, entries, changes) = (items + 2 * files_in_entry, entries + 1, changes + 2 * files_in_entry);
+            if is_due(entries, changes, items) {
+                tail_max = tail_max.max(entries);
+                written += items;
+                (entries, changes) = (0, 0);
+            }
+        }
+        (written, tail_max)
+    }
+
+    #[test]
+    fn a_million_files_write_their_places_five_times_over() {
+        let (written, tail_max) = items_written(1000);
+        assert!(written <= 10_000_000, "{written} items in all checkpoints");
+        assert!(tail_max <= 256, "{tail_max} entries behind a checkpoint");
+    }
+
+    /// Each change an entry of its own, as in a workspace that is worked in: what it costs does not grow with the workspace
+    /// beyond 128 items written for each entry.
+    #[test]
+    fn small_changes_of_a_large_workspace_do_not_write_it_anew_each_time() {
+        let (entries, items) = (100_000, 2_000_000);
+        let (mut tail, mut written) = (0, 0);
+        for _ in 0..entries {
+            tail += 1;
+            if is_due(tail, tail, items) {
+                (tail, written) = (0, written + items);
+            }
+        }
+        assert!(written / entries <= 128, "{} items for each entry", written / entries);
+    }
 }

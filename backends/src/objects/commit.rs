@@ -231,7 +231,7 @@ impl Shared {
         write_places(&mut draft, log, state, &writes, &inline_blocks);
         let mut previous: HashMap<VlobId, u64> = HashMap::new();
         for write in &writes {
-            let before = state.data.vlobs.get(&write.id).map_or(0, |place| place.seq);
+            let before = state.data.places.vlob(&write.id).map_or(0, |place| place.seq);
             let payload = group.uploaded.get(&(write.id, write.version)).copied();
             let inline = inline_vlobs.contains(&(write.id, write.version)).then_some(&*write.blob);
             let change = VlobChange {
@@ -308,7 +308,7 @@ impl Shared {
             let staging = lock(&log.staging);
             for id in writes.iter().flat_map(|write| &write.new_blocks) {
                 let Some(block) = staging.waiting(*id) else { continue };
-                if state.data.blocks.contains_key(id) {
+                if state.data.places.has_block(id) {
                     continue;
                 }
                 if block.bytes.len() <= INLINE_BYTES_MAX && block.bytes.len() <= *room {
@@ -337,7 +337,7 @@ fn write_places(
     let staging = lock(&log.staging);
     let mut done = HashSet::new();
     for id in writes.iter().flat_map(|write| &write.new_blocks) {
-        if !done.insert(*id) || state.data.blocks.contains_key(id) {
+        if !done.insert(*id) || state.data.places.has_block(id) {
             continue;
         }
         if let Some(block) = inline.get(id) {

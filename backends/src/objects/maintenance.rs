@@ -194,9 +194,9 @@ impl Shared {
 
 /// The lowest entry that holds bytes of the present state.
 fn lowest_needed(state: &RealmState) -> u64 {
-    let vlobs = state.data.vlobs.values().map(|place| place.seq);
-    let blocks = state.data.blocks.values().filter_map(|place| match place {
-        BlockPlace::Part { seq, payload: Payload::Inline(_), .. } => Some(*seq),
+    let vlobs = state.data.places.vlobs().map(|(_, place)| place.seq);
+    let blocks = state.data.places.blocks().filter_map(|(_, place)| match place {
+        BlockPlace::Part { seq, payload: Payload::Inline(_), .. } => Some(seq),
         BlockPlace::Part { .. } | BlockPlace::Object => None,
     });
     vlobs.chain(blocks).min().unwrap_or(u64::MAX)

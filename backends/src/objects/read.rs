@@ -153,7 +153,7 @@ impl Shared {
         let log = self.realm(realm)?;
         let mut state = log.state.lock().await;
         let is_known =
-            |(id, version): &(VlobId, u32)| state.data.vlobs.get(id).is_some_and(|place| place.version >= *version);
+            |(id, version): &(VlobId, u32)| state.data.places.vlob(id).is_some_and(|place| place.version >= *version);
         if !items.iter().all(is_known) {
             self.follow_realm(&log, &mut state).await?;
         }
@@ -257,11 +257,11 @@ impl Shared {
 
     async fn place_of(&self, log: &RealmLog, id: BlockId) -> Result<Option<BlockPlace>> {
         let mut state = log.state.lock().await;
-        if !state.data.blocks.contains_key(&id) {
+        if !state.data.places.has_block(&id) {
             self.follow_realm(log, &mut state).await?;
         }
         self.require_member(&state)?;
-        Ok(state.data.blocks.get(&id).copied())
+        Ok(state.data.places.block(&id))
     }
 
     async fn read_object(&self, realm: RealmId, id: BlockId) -> Result<Block> {
@@ -272,12 +272,12 @@ impl Shared {
 
 impl Found {
     fn newest(state: &RealmState, id: VlobId) -> Option<Self> {
-        let place = state.data.vlobs.get(&id)?;
+        let place = state.data.places.vlob(&id)?;
         Some(Self {
             id,
             version: place.version,
             key_index: place.key_index,
-            author: state.data.author_of(place),
+            author: state.data.author_of(&place),
             timestamp: place.timestamp,
             seq: place.seq,
             payload: place.payload,

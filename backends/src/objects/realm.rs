@@ -10,12 +10,14 @@
 
 mod certificates;
 mod data;
+mod places;
 
 use parsecfs_core::storage::{ErrorKind, LogKeys, Result};
 
 pub(super) use self::{
     certificates::{Certificates, Marks},
     data::{BlockPlace, Data, Judgement, Pending, Rules, VlobPlace, Written},
+    places::Places,
 };
 use super::{
     entry::{Body, Change, RawEntry},

@@ -140,7 +140,7 @@ impl Shared {
         if state.data.doomed.contains_key(&Doomed::Block(id)) {
             return Ok(false);
         }
-        if state.data.blocks.contains_key(&id) {
+        if state.data.places.has_block(&id) {
             return Ok(true);
         }
         if let Some(BlockPlace::Part { payload: Payload::Pack(name, _), .. }) = lock(&log.staging).placed.get(&id)
@@ -160,10 +160,10 @@ impl RealmLog {
     /// Forgets staged blocks that the log now holds.
     pub(super) fn drop_committed(&self, state: &RealmState) {
         let mut staging = lock(&self.staging);
-        let done: Vec<_> = staging.waiting.keys().filter(|id| state.data.blocks.contains_key(id)).copied().collect();
+        let done: Vec<_> = staging.waiting.keys().filter(|id| state.data.places.has_block(id)).copied().collect();
         for id in done {
             staging.remove(id);
         }
-        staging.placed.retain(|id, _| !state.data.blocks.contains_key(id));
+        staging.placed.retain(|id, _| !state.data.places.has_block(id));
     }
 }

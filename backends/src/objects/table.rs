@@ -37,10 +37,6 @@ impl<K: Copy + Eq + Hash, V> Table<K, V> {
         Some(&entry(&self.chunks, *at).1)
     }
 
-    pub(super) fn contains_key(&self, key: &K) -> bool {
-        self.get(key).is_some()
-    }
-
     /// Puts an entry in, instead of the one with this key.
     pub(super) fn insert(&mut self, key: K, value: V) {
         self.put(key, value, true);
@@ -81,10 +77,6 @@ impl<K: Copy + Eq + Hash, V> Table<K, V> {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.chunks.iter().flatten().map(|(key, value)| (key, value))
-    }
-
-    pub(super) fn values(&self) -> impl Iterator<Item = &V> {
-        self.iter().map(|(_, value)| value)
     }
 }
 

@@ -211,9 +211,9 @@ impl Shared {
 
     async fn verify_payloads(&self, realm: RealmId, data: &Data, proof: Proof<'_>, found: &mut Verified) -> Result<()> {
         self.verify_manifests(realm, data, proof, found).await?;
-        for (id, place) in data.blocks.iter() {
+        for (id, place) in data.places.blocks() {
             found.blocks += 1;
-            let (name, block) = self.placed_block(realm, *id, *place).await;
+            let (name, block) = self.placed_block(realm, *id, place).await;
             let Some(block) = note(found, &name, block)? else { continue };
             let sealed = Sealed { realm, what: Item::Block(*id), key_index: block.key_index, bytes: &block.bytes };
             if !proof(&sealed) {
@@ -247,7 +247,7 @@ impl Shared {
             }
             held.insert(*name, parts);
         }
-        for (id, place) in data.vlobs.iter() {
+        for (id, place) in data.places.vlobs() {
             let Payload::Pack(name, span) = place.payload else { continue };
             let part = (*id.as_bytes(), place.key_index, span);
             if held.get(&name).is_some_and(|parts| !parts.contains(&part)) {

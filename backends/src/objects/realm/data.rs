@@ -4,17 +4,16 @@ use std::collections::{HashMap, HashSet};
 
 use parsecfs_core::{
     certificate::RealmRole,
-    id::{BlockId, DeviceId, VlobId},
+    id::{DeviceId, VlobId},
     storage::{Result, VlobWrite, WriteOutcome},
     time::Timestamp,
 };
 
-use super::{Certificates, Opened, carries_certificates};
+use super::{Certificates, Opened, carries_certificates, places::Places};
 use crate::objects::{
     entry::{Body, Change, Doomed, Payload, RawEntry, Said, VlobChange},
     key::PackName,
     organization::{Organization, conflict, denied},
-    table::Table,
 };
 
 /// Where the newest version of a vlob is.
@@ -48,8 +47,7 @@ pub(in crate::objects) struct Data {
     pub(in crate::objects) quoted: u64,
     pub(in crate::objects) last_said: Option<Timestamp>,
     pub(in crate::objects) authors: Vec<DeviceId>,
-    pub(in crate::objects) vlobs: Table<VlobId, VlobPlace>,
-    pub(in crate::objects) blocks: Table<BlockId, BlockPlace>,
+    pub(in crate::objects) places: Places,
     /// Packs of manifests of any version.
     pub(in crate::objects) manifests: HashSet<PackName>,
     /// Objects that are going to be deleted, and since when.
@@ -154,10 +152,10 @@ impl Data {
     }
 
     fn check_vlob(&self, vlob: &VlobChange, overlay: &mut Overlay, rules: &Rules<'_>) -> Result<()> {
-        let known = self.vlobs.get(&vlob.id).map(|place| (place.version, place.timestamp));
+        let known = self.places.vlob(&vlob.id).map(|place| (place.version, place.timestamp));
         let last = overlay.get(&vlob.id).copied().or(known);
         let key_index = rules.certificates.key_index_at(self.seq);
-        let previous_is_right = match (overlay.get(&vlob.id), self.vlobs.get(&vlob.id)) {
+        let previous_is_right = match (overlay.get(&vlob.id), self.places.vlob(&vlob.id)) {
             (Some(_), _) => vlob.previous == self.seq,
             (None, Some(place)) => vlob.previous == place.seq,
             (None, None) => true,
@@ -186,26 +184,24 @@ impl Data {
             match change {
                 Change::Vlob(vlob) => {
                     for block in &vlob.new_blocks {
-                        self.blocks.insert_new(*block, BlockPlace::Object);
+                        self.places.put_block(*block, &BlockPlace::Object);
                     }
                     if let Payload::Pack(name, _) = vlob.payload {
                         self.manifests.insert(name);
                     }
-                    self.vlobs.insert(
-                        vlob.id,
-                        VlobPlace {
-                            version: vlob.version,
-                            key_index: vlob.key_index,
-                            author,
-                            timestamp: vlob.timestamp,
-                            seq: self.seq,
-                            payload: vlob.payload,
-                        },
-                    );
+                    let place = VlobPlace {
+                        version: vlob.version,
+                        key_index: vlob.key_index,
+                        author,
+                        timestamp: vlob.timestamp,
+                        seq: self.seq,
+                        payload: vlob.payload,
+                    };
+                    self.places.put_vlob(vlob.id, &place);
                 }
                 Change::Place { id, key_index, payload } => {
                     let place = BlockPlace::Part { key_index: *key_index, seq: self.seq, payload: *payload };
-                    self.blocks.insert_new(*id, place);
+                    self.places.put_block(*id, &place);
                 }
                 Change::GcIntent(names) => self.doom(names, said.timestamp),
                 Change::Fence | Change::Statement(_) | Change::Realm(_) | Change::Recovery(_) => {}
@@ -237,10 +233,10 @@ impl Data {
     /// Every object that the state references.
     pub(in crate::objects) fn live(&self) -> HashSet<Doomed> {
         let mut live: HashSet<Doomed> = self.manifests.iter().map(|name| Doomed::Manifests(*name)).collect();
-        for (id, place) in self.blocks.iter() {
+        for (id, place) in self.places.blocks() {
             match place {
                 BlockPlace::Object => live.insert(Doomed::Block(*id)),
-                BlockPlace::Part { payload: Payload::Pack(name, _), .. } => live.insert(Doomed::Pack(*name)),
+                BlockPlace::Part { payload: Payload::Pack(name, _), .. } => live.insert(Doomed::Pack(name)),
                 BlockPlace::Part { payload: Payload::Inline(_), .. } => continue,
             };
         }
@@ -283,13 +279,13 @@ impl Data {
         if from >= self.seq {
             return Vec::new();
         }
-        let changed = self.vlobs.iter().filter(|(_, place)| place.seq >= from);
+        let changed = self.places.vlobs().filter(|(_, place)| place.seq >= from);
         changed.map(|(id, place)| (*id, place.version)).collect()
     }
 
     /// What would become of a write as the next one, `None` when that depends on whether its version is a repeat.
     pub(in crate::objects) fn judge(&self, write: &VlobWrite, pending: &Pending, rules: &Rules<'_>) -> Judgement {
-        let known = self.vlobs.get(&write.id).map(|place| (place.version, place.timestamp));
+        let known = self.places.vlob(&write.id).map(|place| (place.version, place.timestamp));
         let last = pending.versions.get(&write.id).copied().or(known);
         let last_version = last.map_or(0, |(version, _)| version);
         if write.version <= last_version && write.version > 0 {
