@@ -21,10 +21,10 @@ mod work;
 
 use std::{
     collections::BTreeSet,
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -94,7 +94,7 @@ pub fn run(home: &Home, verbosity: u8) -> Result<()> {
     keeper::forget_giving_up(home.agent_folder());
     report(&Readiness::Ready)?;
     tracing::info!(pid = std::process::id(), mounts = restored.len(), "agent started");
-    let ended = runtime.block_on(server::serve(listener, home.agent_folder(), work));
+    let ended = runtime.block_on(server::serve(listener, home.agent_folder(), &lock, work));
     match &ended {
         // Unless somebody else goes on, nothing is left to keep.
         Ok(server::End::Restart(program)) => kept.next(program),
@@ -108,25 +108,15 @@ pub fn run(home: &Home, verbosity: u8) -> Result<()> {
     ended.map(drop).map_err(|error| Failure::io("the agent cannot listen", &error))
 }
 
-type Started = (File, std::os::unix::net::UnixListener);
+type Started = (socket::Lock, std::os::unix::net::UnixListener);
 
 fn start(home: &Home, kept: &Kept) -> std::result::Result<Started, Readiness> {
     let failed = |error: io::Error| Readiness::Failed(Failure::io("cannot start the agent", &error));
-    let lock = take_lock(home.agent_folder()).map_err(failed)?.ok_or(Readiness::Running)?;
+    let lock = socket::Lock::take(home.agent_folder()).map_err(failed)?.ok_or(Readiness::Running)?;
     record::clean_stale(home.agent_folder(), &BTreeSet::new());
     let listener = socket::listen(home.agent_folder()).map_err(failed)?;
     survival::keep_place(kept, &lock, &listener);
     Ok((lock, listener))
-}
-
-fn take_lock(folder: &Path) -> io::Result<Option<File>> {
-    let lock =
-        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(folder.join("agent.lock"))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(Some(lock)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(error),
-    }
 }
 
 fn report(readiness: &Readiness) -> Result<()> {
@@ -160,16 +150,6 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
-
-    #[test]
-    fn the_lock_is_held_by_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let first = take_lock(dir.path()).unwrap();
-        assert!(first.is_some());
-        assert!(take_lock(dir.path()).unwrap().is_none());
-        drop(first);
-        assert!(take_lock(dir.path()).unwrap().is_some());
-    }
 
     #[test]
     fn the_log_is_private_and_does_not_grow_for_ever() {

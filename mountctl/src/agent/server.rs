@@ -82,8 +82,14 @@ impl Drop for ActivityGuard {
     }
 }
 
-/// Serves until nothing is engaged and nobody asked for a while, or until told to end by SIGTERM or SIGINT.
-pub async fn serve<A: Answer>(listener: StdListener, folder: &Path, answer: Arc<A>) -> io::Result<End> {
+/// Serves until nothing is engaged and nobody asked for a while, or until told to end by SIGTERM or SIGINT. `lock` says
+/// whether the socket in `folder` is this one's.
+pub async fn serve<A: Answer>(
+    listener: StdListener,
+    folder: &Path,
+    lock: &socket::Lock,
+    answer: Arc<A>,
+) -> io::Result<End> {
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
     let activity = Arc::new(Activity::default());
@@ -113,10 +119,7 @@ pub async fn serve<A: Answer>(listener: StdListener, folder: &Path, answer: Arc<
         }
     }
     // Nobody new finds us from here on; whoever connected but was not greeted asks another agent.
-    std::fs::remove_file(folder.join(socket::NAME)).or_else(|error| match error.kind() {
-        io::ErrorKind::NotFound => Ok(()),
-        _ => Err(error),
-    })?;
+    socket::remove(folder, lock)?;
     drop(listener);
     answer.close().await;
     Ok(End::Done)
@@ -240,9 +243,10 @@ mod tests {
     #[tokio::test]
     async fn a_request_is_answered_and_a_broken_one_is_a_failure_not_a_silence() {
         let dir = tempfile::tempdir().unwrap();
+        let lock = socket::Lock::take(dir.path()).unwrap().unwrap();
         let listener = socket::listen(dir.path()).unwrap();
         let folder = dir.path().to_owned();
-        let server = tokio::spawn(async move { serve(listener, &folder, Arc::new(Fake::default())).await });
+        let server = tokio::spawn(async move { serve(listener, &folder, &lock, Arc::new(Fake::default())).await });
         let folder = dir.path().to_owned();
         let ask = |request: Request| {
             let folder = folder.clone();

@@ -29,6 +29,7 @@ use crate::{
     failure::{Failure, Result},
     keeper::{Kept, MOUNT, Thing},
     rpc::MountRequest,
+    socket::Lock,
 };
 
 const LOCK: &str = "lock";
@@ -60,7 +61,7 @@ pub(super) struct LeftMount {
 #[derive(Debug, Default)]
 pub(super) struct Left {
     /// The lock and the socket, if there was an agent before.
-    pub(super) place: Option<(File, UnixListener)>,
+    pub(super) place: Option<(Lock, UnixListener)>,
     pub(super) devices: BTreeMap<String, LocalDevice>,
     pub(super) mounts: Vec<LeftMount>,
 }
@@ -75,7 +76,7 @@ impl Left {
                 first.ok_or(io::ErrorKind::InvalidData)
             };
             if thing.name == LOCK {
-                lock = Some(File::from(next()?));
+                lock = Some(Lock::kept(next()?));
             } else if thing.name == SOCKET {
                 socket = Some(UnixListener::from(next()?));
             } else if let Some(id) = thing.name.strip_prefix(DEVICE) {
@@ -92,7 +93,7 @@ impl Left {
 }
 
 /// Has the lock and the socket kept.
-pub(super) fn keep_place(kept: &Kept, lock: &File, socket: &UnixListener) {
+pub(super) fn keep_place(kept: &Kept, lock: &Lock, socket: &UnixListener) {
     kept.put(LOCK, &[], &[lock.as_fd()]);
     kept.put(SOCKET, &[], &[socket.as_fd()]);
 }
