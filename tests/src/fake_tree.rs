@@ -530,6 +530,11 @@ impl LocalTree for FakeTree {
         }
     }
 
+    fn set_blocksize(&self, _: VlobId, _: ChangeNumber, _: u64) -> Result<bool> {
+        // Its files are too small for that.
+        Ok(false)
+    }
+
     fn apply(&self, updates: Vec<TreeUpdate>, checkpoint: Option<u64>) -> Result<()> {
         let now_ns = self.clock.now_ns();
         let mut state = self.state.lock();

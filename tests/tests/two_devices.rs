@@ -1,11 +1,12 @@
 //! Stories of two devices of one person on a directory: both look, and nothing is lost.
 
 use anyhow::Result;
-use parsecfs_core::id::RealmId;
+use parsecfs_core::{id::RealmId, manifest::Manifest};
 use parsecfs_tests::world::{Device, Files as _, World, content};
 use parsecfs_vfs::{
     Workspace,
     fs::{Times, Volume, WriteOutcome},
+    tree::{ChangeNumber, LocalTree as _},
 };
 use std::sync::Arc;
 
@@ -96,6 +97,43 @@ async fn changing_a_byte_of_a_large_file_uploads_one_block() -> Result<()> {
     let mut expected = big;
     expected[1_000_001] = b'X';
     assert_eq!(content(pair.a.volume(), "big").await?, expected);
+    Ok(())
+}
+
+/// As sync does with a file that has grown, on a device that has none of its content.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_gets_larger_blocks_and_stays_what_it_is() -> Result<()> {
+    let pair = pair().await?;
+    // Data, a hole of two blocks, data up to the middle of a block.
+    let mut expected: Vec<u8> = (0..2_700_000u32).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
+    expected[600_000..2_200_000].fill(0);
+    pair.a.volume().put("big", &expected[..600_000])?;
+    let ino = pair.a.volume().find("big")?;
+    pair.a.volume().write(ino, 2_200_000, &expected[2_200_000..], &Vec::new(), Times::Now)?;
+    pair.a.sync().await?;
+    pair.b.sync().await?;
+    let ino = pair.b.volume().find("big")?;
+    pair.b.volume().write(ino, 4096, &[9; 4096], &Vec::new(), Times::Now)?;
+    expected[4096..8192].fill(9);
+    let entry = pair.b.volume().pending(1)?.remove(0);
+    assert!(!pair.b.volume().set_blocksize(entry.id, ChangeNumber(0), 1020 << 10)?, "it has changed since");
+    assert!(pair.b.volume().set_blocksize(entry.id, entry.change, 1020 << 10)?);
+    pair.b.sync().await?;
+    pair.a.sync().await?;
+    for workspace in [&pair.a, &pair.b] {
+        let Some(Manifest::File(base)) = workspace.volume().load(entry.id)?.and_then(|entry| entry.base) else {
+            panic!("it is a file that the storage has");
+        };
+        assert_eq!((base.version, base.blocksize, base.blocks.len()), (2, 1020 << 10, 3));
+        assert_eq!(content(workspace.volume(), "big").await?, expected);
+    }
+    // And goes on as before.
+    let ino = pair.a.volume().find("big")?;
+    pair.a.volume().write(ino, 2_250_000, &[8; 10], &Vec::new(), Times::Now)?;
+    expected[2_250_000..2_250_010].fill(8);
+    pair.a.sync().await?;
+    pair.b.sync().await?;
+    assert_eq!(content(pair.b.volume(), "big").await?, expected);
     Ok(())
 }
 

@@ -177,12 +177,16 @@ impl Slot {
         }
     }
 
-    /// Everything here is on the storage now. Zeros are what the base says there.
-    pub(crate) fn mark_clean(&mut self) {
+    /// Everything here is on the storage now. Zeros are what the base says there. `false` when it was before.
+    pub(crate) fn mark_clean(&mut self) -> bool {
+        if self.extents.iter().all(|extent| !extent.dirty && extent.piece != Piece::Zero) {
+            return false;
+        }
         self.extents.retain(|extent| extent.piece != Piece::Zero);
         for extent in &mut self.extents {
             extent.dirty = false;
         }
+        true
     }
 
     /// Lets go of what the storage has.
@@ -354,6 +358,18 @@ mod tests {
         let Some(Extent { piece: Piece::Stored { stored, valid, .. }, .. }) = slot.find(0) else { panic!("gone") };
         assert_eq!((*stored, *valid), (4096, 7));
         assert_eq!(released.iter().map(|(_, pages)| pages).sum::<i64>(), 2);
+    }
+
+    /// Sync writes the rows of slots that this changes, so that what it does for a changed page does not grow with the file.
+    #[test]
+    fn a_slot_that_the_storage_has_does_not_change_when_the_file_is_stored_again() {
+        let mut slot = Slot::default();
+        slot.insert(stored(0, 10, 1), &mut Vec::new());
+        assert!(slot.mark_clean());
+        assert!(!slot.mark_clean());
+        slot.insert(Extent { page: 20, pages: 1, dirty: true, piece: Piece::Zero }, &mut Vec::new());
+        assert!(slot.mark_clean());
+        assert!(!slot.mark_clean());
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! | [`error`], [`clock`] | what goes wrong; what time it is |
 
 mod adapter;
+mod blocksize;
 pub mod clock;
 mod content;
 pub mod error;

@@ -28,6 +28,13 @@ const FOLDER_NAMES: usize = 8;
 /// Operations between two looks at how much there is.
 const LOOK_AFTER: u32 = 1024;
 
+/// Lets go of the memory of a map that was much larger: it stays there else, whatever is taken out.
+pub(crate) fn give_back<T>(map: &mut HashMap<u64, T>) {
+    if map.capacity() > 1024 && map.len() < map.capacity() / 8 {
+        map.shrink_to(2 * map.len());
+    }
+}
+
 #[derive(Debug)]
 struct Kept<T> {
     what: T,
@@ -137,6 +144,7 @@ impl Namespace {
             return None;
         }
         self.references.counts.remove(&ino);
+        give_back(&mut self.references.counts);
         let unlinked = self.inodes.get(&ino).is_some_and(|kept| kept.what.state.lock().is_unlinked());
         if !unlinked {
             return None;

@@ -184,6 +184,10 @@ pub trait LocalTree: Send + Sync {
     /// written since.
     fn slot(&self, id: VlobId, seen: ChangeNumber, slot: u64) -> Result<Option<Vec<u8>>>;
 
+    /// From now on the file counts in slots of so many bytes; its content is the same. `false` when it has changed since
+    /// `seen`, and nothing was done.
+    fn set_blocksize(&self, id: VlobId, seen: ChangeNumber, blocksize: u64) -> Result<bool>;
+
     /// Applies all updates as one, or none. With `checkpoint`, moves it in the same transaction. Tells the kernel.
     fn apply(&self, updates: Vec<TreeUpdate>, checkpoint: Option<u64>) -> Result<()>;
 

@@ -63,6 +63,7 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
 use parsecfs_core::{
+    block::BLOCK_OVERHEAD_BYTES,
     id::{BlockId, RealmId, VlobId},
     storage::{
         Block, BlockStore, Capabilities, CertificateBatch, CertificateCursor, CertificateStore, Changes, Error,
@@ -82,8 +83,8 @@ use self::{
 };
 use crate::layer::lazy::Lazy;
 
-/// Largest sealed block: half of what a pack takes.
-const BLOCK_BYTES_MAX: u64 = 4 << 20;
+/// Largest sealed block: about half of what a pack takes.
+const BLOCK_BYTES_MAX: u64 = (4 << 20) + BLOCK_OVERHEAD_BYTES;
 /// Largest sealed vlob.
 const VLOB_BYTES_MAX: u64 = 64 << 20;
 /// Most changes of an entry.

@@ -50,19 +50,20 @@ pub use self::{
     write::{FallocateMode, Times, WriteOutcome},
 };
 use crate::{
+    blocksize::BLOCKSIZES,
     clock::Clock,
     error::{Error, ErrorKind, Result},
     folder::{Dentry, Folder},
     inode::{Inode, Kind, Meta, ROOT_INO, Standing, State, decode},
     links::Links,
-    namespace::{MemoryLimits, Namespace},
+    namespace::{MemoryLimits, Namespace, give_back},
     notify::Notices,
     store::{RowBytes, RowKey, RowValue, Store},
     tree::BlockSource,
 };
 
 /// Bytes in a block slot of the files made here.
-pub const BLOCK_BYTES: u64 = 512 << 10;
+pub const BLOCK_BYTES: u64 = BLOCKSIZES[0];
 
 /// The local tree of one workspace.
 pub struct Volume {
@@ -385,6 +386,7 @@ impl Volume {
             pending.insert(ino, Pending { on_its_way, ..Pending::of(meta) });
         } else {
             pending.remove(&ino);
+            give_back(&mut pending);
         }
         drop(pending);
         self.changed.send_if_modified(|newest| {

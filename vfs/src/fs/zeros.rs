@@ -2,19 +2,26 @@
 //!
 //! Its digest is known, so it is neither fetched nor kept: here it is a hole again, for who reads and who looks for one.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, OnceLock};
 
 use parsecfs_core::manifest::BlockAccess;
 use parsecfs_crypto::sha256;
 
-use super::BLOCK_BYTES;
+use crate::blocksize::BLOCKSIZES;
 
-static DIGEST: LazyLock<[u8; 32]> = LazyLock::new(|| {
-    let zeros = vec![0; usize::try_from(BLOCK_BYTES).expect("a block fits into memory")];
-    *sha256(&zeros).as_bytes()
-});
+/// Digests of zeros, once needed, by size of block.
+static DIGESTS: [OnceLock<[u8; 32]>; BLOCKSIZES.len()] = [const { OnceLock::new() }; BLOCKSIZES.len()];
+
+fn is_zeros(block: &BlockAccess) -> bool {
+    let Some(at) = BLOCKSIZES.iter().position(|size| *size == block.size) else { return false };
+    let digest = DIGESTS[at].get_or_init(|| {
+        let zeros = vec![0; usize::try_from(block.size).expect("a block fits into memory")];
+        *sha256(&zeros).as_bytes()
+    });
+    *digest == block.digest
+}
 
 /// The blocks of a manifest that are not known to be zeros.
 pub(super) fn without_zeros(blocks: &[BlockAccess]) -> Arc<[BlockAccess]> {
-    blocks.iter().filter(|block| block.size != BLOCK_BYTES || block.digest != *DIGEST).copied().collect()
+    blocks.iter().filter(|block| !is_zeros(block)).copied().collect()
 }

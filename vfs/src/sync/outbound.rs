@@ -20,10 +20,11 @@ use parsecfs_core::{
 
 use super::{
     Engine, Problem,
-    plan::{Readiness, SlotPlan, children_first, plan, plan_slots},
+    plan::{Readiness, SlotPlan, children_first, larger_blocks, plan, plan_slots},
     remote::blocking,
 };
 use crate::{
+    blocksize::Limits,
     error::{Error, ErrorKind, Result},
     quietly::quietly,
     tree::{ChangeNumber, LocalContent, LocalEntry, LocalTree, PendingEntry, TreeUpdate},
@@ -149,15 +150,18 @@ impl Engine {
         let tree = self.tree.clone();
         let mut pending = blocking(&self.handle, move || tree.pending(usize::MAX)).await?;
         let now_ns = self.clock.now_ns();
-        let planned = {
+        let (unsent, planned) = {
             let mut state = self.state.lock();
             pending.retain(|entry| !state.problems.blocks_upload(entry.id, entry.change));
-            let known = std::mem::take(&mut state.waiting_since);
-            state.waiting_since =
-                pending.iter().map(|entry| (entry.id, *known.get(&entry.id).unwrap_or(&now_ns))).collect();
-            plan(pending.clone(), readiness, &state.waiting_since)
+            let unsent: BTreeSet<_> = pending.iter().map(|entry| entry.id).collect();
+            state.waiting_since.retain(|id, _| unsent.contains(id));
+            for id in &unsent {
+                state.waiting_since.entry(*id).or_insert(now_ns);
+            }
+            let planned = plan(pending, readiness, &state.waiting_since);
+            (unsent, planned)
         };
-        if pending.is_empty() {
+        if unsent.is_empty() {
             return Ok(OutboundReport::default());
         }
         if !self.organization.writable(self.realm) {
@@ -169,7 +173,7 @@ impl Engine {
             report: OutboundReport { next_ns: planned.next_ns, ..OutboundReport::default() },
             staged: Vec::new(),
             staged_bytes: 0,
-            unsent: pending.iter().map(|entry| entry.id).collect(),
+            unsent,
             large: planned.large.iter().map(|entry| entry.id).collect(),
             taken_along: BTreeSet::new(),
         };
@@ -218,13 +222,17 @@ impl Outbound<'_> {
     /// Seals the next blocks of these files, on the blocking pool.
     async fn seal_piece(&mut self, files: &mut VecDeque<PendingEntry>, current: &mut Option<FileJob>) -> Result<Piece> {
         let engine = self.engine;
+        let capabilities = engine.organization.storage().capabilities();
         let sealer = Sealer {
             tree: engine.tree.clone(),
             organization: engine.organization.clone(),
             realm: engine.realm,
             random: engine.random.clone(),
             gone: engine.state.lock().gone_blocks.clone(),
-            block_bytes_max: engine.organization.storage().capabilities().block_bytes_max,
+            limits: Limits {
+                block_bytes_max: capabilities.block_bytes_max,
+                manifest_bytes_max: capabilities.vlob_bytes_max,
+            },
         };
         let (mut todo, mut job) = (std::mem::take(files), current.take());
         let mut taken_along = std::mem::take(&mut self.taken_along);
@@ -502,7 +510,7 @@ struct Sealer {
     realm: parsecfs_core::id::RealmId,
     random: super::Random,
     gone: BTreeSet<BlockId>,
-    block_bytes_max: u64,
+    limits: Limits,
 }
 
 enum Fill {
@@ -525,8 +533,14 @@ impl Sealer {
             if taken_along.contains(&pending.id) {
                 continue;
             }
-            let Some(entry) = self.tree.load(pending.id)? else { continue };
+            let Some(mut entry) = self.tree.load(pending.id)? else { continue };
             if entry.need_sync && entry.removed.is_none() {
+                if let Some(blocksize) = larger_blocks(&entry, self.limits)
+                    && self.tree.set_blocksize(entry.id, entry.change, blocksize)?
+                {
+                    let Some(again) = self.tree.load(pending.id)? else { continue };
+                    entry = again;
+                }
                 taken_along.extend(&entry.links);
                 let slots = plan_slots(&entry, &self.gone).into();
                 return Ok(Some(FileJob { entry, slots, blocks: Vec::new(), zeros: None }));
@@ -569,13 +583,15 @@ impl Sealer {
         if let Some(Manifest::File(base)) = &entry.base {
             let same = |block: &&BlockAccess| (block.offset, block.size, block.digest) == (offset, size, digest);
             // Written again with what was there before.
-            if let Some(block) = base.blocks.iter().find(same).filter(|block| !self.gone.contains(&block.id)) {
+            let at = base.blocks.partition_point(|block| block.offset < offset);
+            let there = base.blocks.get(at).filter(same);
+            if let Some(block) = there.filter(|block| !self.gone.contains(&block.id)) {
                 return Ok(*block);
             }
         }
         let id = BlockId::from_bytes((self.random)());
         let block = quietly(|| self.organization.seal_block(self.realm, id, bytes))?;
-        if block.bytes.len() as u64 > self.block_bytes_max {
+        if block.bytes.len() as u64 > self.limits.block_bytes_max {
             return Err(Error::new(ErrorKind::TooLarge, "block is larger than the storage takes"));
         }
         piece.bytes += size;
@@ -661,4 +677,74 @@ fn about_bytes(manifest: &Manifest) -> u64 {
         Manifest::Folder(folder) => (folder.children.len(), 64),
     };
     400 + items as u64 * item_bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use parsecfs_core::{id::DeviceId, manifest::Extension};
+    use parsecfs_crypto::{SecretKey, SigningKey, random_bytes};
+
+    use super::*;
+    use crate::tree::SlotState;
+
+    /// A file with content everywhere, all of which is stored but for one page.
+    fn changed_page(size: u64, blocksize: u64) -> LocalEntry {
+        let block = |offset| BlockAccess {
+            id: BlockId::from_bytes(random_bytes()),
+            offset,
+            size: blocksize,
+            digest: random_bytes(),
+        };
+        let synced = (0..size / blocksize).map(|slot| (slot, SlotState::Synced(block(slot * blocksize))));
+        let mut slots: BTreeMap<u64, SlotState> = synced.collect();
+        slots.insert(size / blocksize / 2, SlotState::Dirty);
+        let time = Timestamp::from_micros(0).unwrap();
+        LocalEntry {
+            id: VlobId::from_bytes([1; 16]),
+            base: None,
+            change: ChangeNumber(1),
+            need_sync: true,
+            parent: VlobId::from_bytes([2; 16]),
+            removed: None,
+            created: time,
+            updated: time,
+            extension: Extension::default(),
+            links: Vec::new(),
+            content: LocalContent::File { size, blocksize, slots },
+        }
+    }
+
+    /// Blocks to write and bytes to send for a changed page.
+    fn cost(size: u64, blocksize: u64) -> (usize, u64) {
+        let entry = changed_page(size, blocksize);
+        let mut blocks = Vec::new();
+        let mut written = 0;
+        for slot in plan_slots(&entry, &BTreeSet::new()) {
+            match slot {
+                SlotPlan::Reuse(block) => blocks.push(block),
+                SlotPlan::Write(slot) => {
+                    written += 1;
+                    let id = BlockId::from_bytes(random_bytes());
+                    let (offset, size) = (slot * blocksize, blocksize);
+                    blocks.push(BlockAccess { id, offset, size, digest: random_bytes() });
+                }
+                SlotPlan::Zero(_) => panic!("it has no holes"),
+            }
+        }
+        let manifest = file_manifest(&entry, &blocks, DeviceId::from_bytes([3; 16])).unwrap();
+        let sealed = manifest.seal(&SigningKey::generate(), &SecretKey::generate());
+        (written, written as u64 * blocksize + sealed.len() as u64)
+    }
+
+    #[test]
+    fn a_changed_page_of_100_gib_sends_one_block_and_a_list_no_longer_than_that() {
+        let size = 100 << 30;
+        // As it is after a copy, and after it grew bit by bit.
+        for (blocksize, bytes_max) in [(4 << 20, 5_800_000), (2 << 20, 5_100_000)] {
+            let (blocks, bytes) = cost(size, blocksize);
+            assert_eq!(blocks, 1);
+            assert!(bytes < bytes_max, "{bytes} bytes to send");
+            assert!(bytes - blocksize < 2 * blocksize, "a list of {} bytes", bytes - blocksize);
+        }
+    }
 }

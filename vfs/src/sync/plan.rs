@@ -7,7 +7,10 @@ use parsecfs_core::{
     manifest::{BlockAccess, Manifest},
 };
 
-use crate::tree::{LocalContent, LocalEntry, PendingEntry, SlotState};
+use crate::{
+    blocksize::{Limits, Listed, larger},
+    tree::{LocalContent, LocalEntry, PendingEntry, SlotState},
+};
 
 /// A file with more dirty bytes than this does not hold up the folder that lists it: others see the folder's other
 /// entries meanwhile, and this one when it is there.
@@ -127,6 +130,26 @@ pub(super) fn plan_slots(entry: &LocalEntry, gone: &BTreeSet<BlockId>) -> Vec<Sl
         return slots.keys().copied().filter(|slot| in_file(*slot)).map(plan).collect();
     }
     (0..=last).map(plan).collect()
+}
+
+/// The block size that the file gets before it goes up, if it needs a larger one.
+pub(super) fn larger_blocks(entry: &LocalEntry, limits: Limits) -> Option<u64> {
+    let LocalContent::File { blocksize, slots, .. } = &entry.content else { return None };
+    let mut listed = Listed { blocks: 0, kept: 0 };
+    let mut last = None;
+    for slot in slots.values() {
+        let block = match slot {
+            SlotState::Synced(block) => Some(block.id),
+            SlotState::Dirty => None,
+        };
+        // The block of zeros, in one hole after the other.
+        if block.is_none() || block != last {
+            listed.blocks += 1;
+            listed.kept += u64::from(block.is_some());
+        }
+        last = block;
+    }
+    larger(*blocksize, listed, limits)
 }
 
 fn reusable(block: &BlockAccess, slot: u64, size: u64, blocksize: u64) -> bool {

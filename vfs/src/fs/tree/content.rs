@@ -3,9 +3,9 @@
 //! A block is dirty when any of its pages is, or when the file was cut within it: sync never takes for synced what differs
 //! from the storage. Content of the storage replaces that of here only where nobody has the file open.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
-use parsecfs_core::manifest::{BlockAccess, Manifest};
+use parsecfs_core::manifest::{FileManifest, Manifest};
 
 use super::{super::zeros::without_zeros, Volume, batch::Batch};
 use crate::{
@@ -59,17 +59,31 @@ impl Volume {
         Ok(inode.clone_after(state))
     }
 
-    /// Slots of a file as sync counts them: in blocks of its manifest.
-    pub(super) fn file_content(&self, ino: u64, state: &mut State, base: &[BlockAccess]) -> Result<LocalContent> {
+    /// Slots of a file as sync counts them: in blocks of its manifest. Where the next one has larger blocks than the base,
+    /// all but holes counts as written.
+    pub(super) fn file_content(
+        &self,
+        ino: u64,
+        state: &mut State,
+        base: Option<&FileManifest>,
+    ) -> Result<LocalContent> {
         let (size, blocksize, limit) = (state.meta.size, state.meta.blocksize, state.meta.base_limit);
         if state.meta.removed.is_none() {
             self.load_slots(ino, state)?;
         }
         let mut slots = BTreeMap::new();
-        for block in base.iter().filter(|block| block.offset < limit) {
-            let whole = block.offset.saturating_add(block.size) <= limit.min(size);
-            let state = if whole { SlotState::Synced(*block) } else { SlotState::Dirty };
-            slots.insert(block.offset / blocksize, state);
+        let same_size = base.is_none_or(|base| base.blocksize == blocksize);
+        let blocks = match base {
+            Some(base) if same_size => Cow::Borrowed(&*base.blocks),
+            Some(base) => Cow::Owned(without_zeros(&base.blocks).to_vec()),
+            None => Cow::Borrowed(&[][..]),
+        };
+        for block in blocks.iter().filter(|block| block.offset < limit) {
+            let end = block.offset.saturating_add(block.size);
+            let state = if same_size && end <= limit.min(size) { SlotState::Synced(*block) } else { SlotState::Dirty };
+            for slot in block.offset / blocksize..=(end - 1) / blocksize {
+                slots.insert(slot, state.clone());
+            }
         }
         for (number, slot) in state.slots.iter() {
             for extent in slot.extents.iter().filter(|extent| extent.dirty) {

@@ -190,8 +190,9 @@ impl Volume {
                 state.meta.base_limit = file.size;
                 let mut rows = Vec::new();
                 for (number, slot) in state.slots.iter_mut().filter(|(_, slot)| slot.change <= seen) {
-                    slot.mark_clean();
-                    rows.push(slot_row(ino, number, slot));
+                    if slot.mark_clean() {
+                        rows.push(slot_row(ino, number, slot));
+                    }
                 }
                 state.slots.drop_empty();
                 batch.rows.extend(rows);

@@ -104,11 +104,11 @@ impl LocalTree for Volume {
         if !is_folder {
             // Content of several names was made from one of them.
             let content = if meta.links.is_some() { self.base(ino)? } else { base };
-            let blocks = match content {
-                Some(Manifest::File(file)) => file.blocks,
-                _ => Vec::new(),
-            };
-            entry.content = self.file_content(ino, &mut state, &blocks)?;
+            let file = content.as_ref().and_then(|content| match content {
+                Manifest::File(file) => Some(file),
+                Manifest::Folder(_) => None,
+            });
+            entry.content = self.file_content(ino, &mut state, file)?;
         }
         Ok(Some(entry))
     }
@@ -152,6 +152,21 @@ impl LocalTree for Volume {
                 ReadOutcome::Missing(blocks) => fetched.extend(self.fetch_blocking(&blocks)?),
             }
         }
+    }
+
+    fn set_blocksize(&self, id: VlobId, seen: ChangeNumber, blocksize: u64) -> Result<bool> {
+        let _changing = self.store.changing();
+        let mut namespace = self.namespace();
+        let Some(ino) = self.entry_ino(id)? else { return Ok(false) };
+        let inode = self.inode(&mut namespace, ino)?;
+        drop(namespace);
+        let mut state = inode.state.lock();
+        if state.meta.change != seen.0 {
+            return Ok(false);
+        }
+        state.meta.blocksize = blocksize;
+        self.store.log(self.changed_row(ino, &state));
+        Ok(true)
     }
 
     fn apply(&self, updates: Vec<TreeUpdate>, checkpoint: Option<u64>) -> Result<()> {
