@@ -4,12 +4,14 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use futures::{FutureExt, future::BoxFuture};
 use parsecfs_core::{
     certificate::{RealmRole, UserProfile},
-    invite::CancelReason,
+    id::{GreetingAttemptId, RevealToken, UserId},
+    invite::{CancelReason, LAST_STEP, Step},
     local_device::LocalDevice,
     name::{DeviceLabel, Email, HumanHandle},
-    storage::{InvitationStatus, Invitations, Invitee},
+    storage::{self, Bytes, InvitationInfo, InvitationStatus, Invitations, Invited, Invitee, StepAnswer},
     url::{InvitationLink, LinkKind},
 };
 use parsecfs_tests::{
@@ -24,6 +26,7 @@ use parsecfs_vfs::{
         host::{Host, HostTurn, Welcomed},
     },
 };
+use tokio::sync::Notify;
 
 async fn greet(host: &mut Host, phone: &mut Phone) -> Result<std::result::Result<Welcomed, Ended>> {
     loop {
@@ -256,6 +259,115 @@ async fn who_may_not_invite_or_is_here_already_is_refused_by_name() {
     assert_eq!(Guest::new(link, &door, info, wishes).err().unwrap().kind(), ErrorKind::InvalidArgument);
     // One's own further device needs nobody's leave.
     carol.organization.invite(&Invitee::Device, false).await.unwrap();
+}
+
+/// A door through which the guest does not hear what the host makes of it.
+struct Deafening {
+    door: Arc<dyn Invited>,
+    missed: Notify,
+}
+
+impl Invited for Deafening {
+    fn info(&self) -> BoxFuture<'_, storage::Result<InvitationInfo>> {
+        self.door.info()
+    }
+
+    fn start_claim(&self, greeter: UserId) -> BoxFuture<'_, storage::Result<GreetingAttemptId>> {
+        self.door.start_claim(greeter)
+    }
+
+    fn claim<'a>(
+        &'a self,
+        greeter: UserId,
+        attempt: GreetingAttemptId,
+        step: &'a Step,
+    ) -> BoxFuture<'a, storage::Result<StepAnswer>> {
+        async move {
+            let answer = self.door.claim(greeter, attempt, step).await?;
+            let hears_the_host = matches!(&answer, StepAnswer::Step(answer) if answer.number() == LAST_STEP - 1);
+            if hears_the_host {
+                self.missed.notify_one();
+                return Ok(StepAnswer::NotYet);
+            }
+            Ok(answer)
+        }
+        .boxed()
+    }
+
+    fn cancel_claim(
+        &self,
+        greeter: UserId,
+        attempt: GreetingAttemptId,
+        reason: CancelReason,
+    ) -> BoxFuture<'_, storage::Result<()>> {
+        self.door.cancel_claim(greeter, attempt, reason)
+    }
+
+    fn reveal(&self, token: RevealToken) -> BoxFuture<'_, storage::Result<Bytes>> {
+        self.door.reveal(token)
+    }
+}
+
+/// A guest whose host's process ends right after it let the guest in.
+async fn left_at_the_door(world: &World, device: &Device, link: &InvitationLink, label: &str) -> Guest {
+    let deafening = world.guest(link).await.unwrap();
+    let deafening = Arc::new(Deafening { door: deafening, missed: Notify::new() });
+    let door: Arc<dyn Invited> = deafening.clone();
+    let mut guest = Guest::new(link.clone(), &door, door.info().await.unwrap(), wishes(link, label)).unwrap();
+    let mut host = host(device, link).await;
+    let (mut one, mut other) = Phone::pair();
+    tokio::select! {
+        greeted = greet(&mut host, &mut one) => panic!("{greeted:?}"),
+        joined = join(&mut guest, &mut other) => panic!("{}", joined.is_ok()),
+        () = deafening.missed.notified() => {}
+    }
+    guest
+}
+
+#[tokio::test]
+async fn a_guest_whose_host_died_before_it_heard_of_being_let_in_is_recognized_by_the_next_one() {
+    let (world, alice) = World::found().await.unwrap();
+    for invitee in [invitee(), Invitee::Device] {
+        let (link, _) = alice.organization.invite(&invitee, false).await.unwrap();
+        let mut guest = left_at_the_door(&world, &alice, &link, "phone").await;
+        let known = (alice.organization.users().len(), alice.organization.devices().len());
+        let mut host = Arc::clone(&alice.organization).greet(link.token, UserProfile::Admin).await.unwrap();
+        let (mut one, mut other) = Phone::pair();
+        let joined = async {
+            let ended = join(&mut guest, &mut other).await.unwrap().err().unwrap();
+            assert_eq!(ended, Ended { by_us: false, reason: CancelReason::Automatically });
+            assert!(guest.is_over() && guest.is_introduced());
+            let door = world.guest(&link).await.unwrap();
+            let info = door.info().await.unwrap();
+            guest.again(&door, info).unwrap();
+            join(&mut guest, &mut other).await
+        };
+        let (welcomed, joined) = tokio::join!(greet(&mut host, &mut one), joined);
+        let (welcomed, joined) = (welcomed.unwrap().unwrap(), joined.unwrap().unwrap());
+        assert_eq!((welcomed.user, welcomed.device), (joined.user_id, joined.device_id));
+        assert_eq!(
+            joined.initial_profile,
+            if invitee == Invitee::Device { UserProfile::Admin } else { UserProfile::Standard }
+        );
+        assert_eq!(
+            (alice.organization.users().len(), alice.organization.devices().len()),
+            known,
+            "nobody was made twice"
+        );
+        world.open(&joined.device_id.to_string(), joined).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn another_guest_does_not_get_the_place_of_one_who_was_let_in() {
+    let (world, alice) = World::found().await.unwrap();
+    let (link, _) = alice.organization.invite(&invitee(), false).await.unwrap();
+    left_at_the_door(&world, &alice, &link, "phone").await;
+    let (mut hers, mut his) = (host(&alice, &link).await, guest(&world, &link, "phone").await);
+    let (mut one, mut other) = Phone::pair();
+    let (greeted, joined) = tokio::join!(greet(&mut hers, &mut one), join(&mut his, &mut other));
+    assert_eq!(greeted.unwrap_err().kind(), ErrorKind::Exists);
+    assert_eq!(joined.unwrap().err(), Some(Ended { by_us: false, reason: CancelReason::Manually }));
 }
 
 fn files(dir: &Path, found: &mut Vec<std::path::PathBuf>) {

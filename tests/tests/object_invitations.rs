@@ -88,3 +88,23 @@ async fn cards_of_whoever_may_not_invite_and_cards_in_other_places_count_for_not
     assert!(seen == (None, pending) || seen == (pending, None), "{seen:?}");
     let _ = token;
 }
+
+#[tokio::test]
+async fn an_end_that_was_damaged_ends_its_invitation_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let verbs = InMemoryVerbs::new();
+    let (founder, world) = (World::founder(), World::at(Timestamp::from_micros(1000).unwrap()));
+    let alice = open(&verbs, &founder, dir.path()).await;
+    alice.append(world.bootstrap(&founder)).await.unwrap();
+    let (used, _) = alice.invite(&guest("used"), false).await.unwrap();
+    alice.complete_invitation(used).await.unwrap();
+    let (open, _) = alice.invite(&guest("open"), false).await.unwrap();
+    let end = verbs.keys().into_iter().find(|key| key.ends_with("/end")).unwrap();
+    verbs.tamper(&end, Some((*b"damaged").into()));
+    let known = alice.invitations().await.unwrap();
+    let status = |token| known.iter().find(|known| known.token == token).map(|known| known.status);
+    assert_eq!(status(used), Some(InvitationStatus::Cancelled));
+    assert_eq!(status(open), Some(InvitationStatus::Pending));
+    assert!(alice.start_greeting(used).await.is_err());
+    alice.start_greeting(open).await.unwrap();
+}

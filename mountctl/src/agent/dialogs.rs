@@ -1,8 +1,9 @@
 //! The dialogs of hosts and guests with their persons, in memory: a command that was interrupted finds its dialog where it
 //! left it, as long as this agent lives.
 //!
-//! Invariants: a dialog has one command at a time; a dialog that is done or ended is forgotten when its command hears so;
-//! one that nobody asked about for a while no longer keeps the agent running.
+//! Invariants: a dialog has one command at a time; a dialog that is done or ended is forgotten when its command hears so,
+//! except a guest's whose keys a host may have made certificates for: the next command tries again with the same keys; one
+//! that nobody asked about for a while no longer keeps the agent running.
 
 use std::{
     collections::HashMap,
@@ -173,6 +174,11 @@ impl Dialogs {
             }
         };
         let mut guest = dialog.try_lock().map_err(|_| engaged())?;
+        if guest.is_over() {
+            let door = daemon::invited(guest.link()).await?;
+            let info = look(guest.link(), &*door).await?;
+            guest.again(&door, info)?;
+        }
         tell(&mut *guest, request.said)?;
         loop {
             let turn = guest.advance().await.inspect_err(|error| self.guests.forget_if_gone(token, error));
@@ -180,7 +186,10 @@ impl Dialogs {
                 GuestTurn::Tell(code) => return Ok(Turn::Tell(code.to_string())),
                 GuestTurn::Choose(codes) => return Ok(choose(&codes)),
                 GuestTurn::Ended(ended) => {
-                    self.guests.forget(token);
+                    // A host that made certificates for its keys may just not have come to say so.
+                    if !guest.is_introduced() {
+                        self.guests.forget(token);
+                    }
                     return Err(stopped(ended, "the host", "mountctl join"));
                 }
                 GuestTurn::Save(device) => {

@@ -50,6 +50,7 @@ pub struct Guest {
     signing_key: SigningKey,
     private_key: PrivateKey,
     dialogs: Dialogs,
+    is_introduced: bool,
     device: Option<Box<LocalDevice>>,
 }
 
@@ -69,10 +70,7 @@ impl Guest {
                 return Err(Error::new(ErrorKind::InvalidArgument, "the invitation is for a recovery"));
             }
         }
-        if info.greeters.is_empty() {
-            return Err(Error::new(ErrorKind::NotFound, "nobody is left who may greet this invitation"));
-        }
-        let dialogs = Dialogs::with(door, info.greeters.iter().map(|greeter| greeter.user));
+        let dialogs = dialogs(door, &info)?;
         Ok(Self {
             link,
             info,
@@ -80,8 +78,35 @@ impl Guest {
             signing_key: SigningKey::generate(),
             private_key: PrivateKey::generate(),
             dialogs,
+            is_introduced: false,
             device: None,
         })
+    }
+
+    /// Whether a host got this guest's keys, and may have made certificates for them.
+    #[must_use]
+    pub fn is_introduced(&self) -> bool {
+        self.is_introduced
+    }
+
+    /// After it ended: the same guest, with the same keys, as the invitation is now. A host that let it in before
+    /// recognizes it.
+    pub fn again(&mut self, door: &Arc<dyn Invited>, info: InvitationInfo) -> Result<()> {
+        self.dialogs = dialogs(door, &info)?;
+        self.info = info;
+        Ok(())
+    }
+
+    /// Whether this attempt ended without success.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.dialogs.is_over()
+    }
+
+    /// The link that it came by.
+    #[must_use]
+    pub fn link(&self) -> &InvitationLink {
+        &self.link
     }
 
     /// The device that this guest became.
@@ -131,6 +156,7 @@ impl Guest {
             None => InviteDeviceData { requested_device_label: label, verify_key }.seal(key),
         };
         dialog.hand_over(sealed);
+        self.is_introduced = true;
         Ok(())
     }
 
@@ -175,6 +201,14 @@ impl Guest {
         self.device = Some(device.clone());
         Ok(device)
     }
+}
+
+/// With each who may greet.
+fn dialogs(door: &Arc<dyn Invited>, info: &InvitationInfo) -> Result<Dialogs> {
+    if info.greeters.is_empty() {
+        return Err(Error::new(ErrorKind::NotFound, "nobody is left who may greet this invitation"));
+    }
+    Ok(Dialogs::with(door, info.greeters.iter().map(|greeter| greeter.user)))
 }
 
 /// What the host says that this guest is.

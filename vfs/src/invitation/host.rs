@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use parsecfs_core::{
-    certificate::{DevicePurpose, UserProfile},
+    certificate::{DeviceCertificate, DevicePurpose, UserProfile},
     id::{DeviceId, InvitationToken, UserId},
     invite::{
         CancelReason, InviteDeviceConfirmation, InviteDeviceData, InviteShamirRecoveryConfirmation,
@@ -12,9 +12,10 @@ use parsecfs_core::{
     name::{DeviceLabel, Email, HumanHandle},
     statement::{NewDevice, NewUser},
     storage::{Invitation, InvitationStatus, Invitee, Notice},
+    trust::UserTrust,
     url::{InvitationLink, LinkKind, ServerAddr},
 };
-use parsecfs_crypto::{SecretKey, sas::SasCode};
+use parsecfs_crypto::{PublicKey, SecretKey, VerifyKey, sas::SasCode};
 
 use super::{Dialog, Ended, Line, Turn, broken_dialog, person, undecipherable};
 use crate::{
@@ -66,7 +67,10 @@ impl Organization {
     /// it can.
     pub async fn invite(&self, invitee: &Invitee, write: bool) -> Result<(InvitationLink, Notice)> {
         match invitee {
-            Invitee::User { email } => self.may_invite(email).await?,
+            Invitee::User { email } => {
+                self.may_add_users().await?;
+                self.require_free(email)?;
+            }
             Invitee::Device => {}
             Invitee::Recovery { user } => self.require_shares(*user).await?,
         }
@@ -87,10 +91,9 @@ impl Organization {
         InvitationLink { storage, organization, kind, token }
     }
 
-    async fn may_invite(&self, email: &Email) -> Result<()> {
+    async fn may_add_users(&self) -> Result<()> {
         self.poll().await?;
-        self.allowed(self.trust().may_administrate(self.user_id(), self.clock().now()))?;
-        self.require_free(email)
+        self.allowed(self.trust().may_administrate(self.user_id(), self.clock().now()))
     }
 
     /// Whoever holds no shares has nothing to give; whoever is revoked cannot come back.
@@ -104,12 +107,17 @@ impl Organization {
 
     /// `Exists` when somebody who is not revoked has this address.
     pub(crate) fn require_free(&self, email: &Email) -> Result<()> {
+        match self.holder(email) {
+            Some(_) => Err(Error::new(ErrorKind::Exists, "somebody with this address is in the organization already")),
+            None => Ok(()),
+        }
+    }
+
+    /// Who has this address and is not revoked.
+    fn holder(&self, email: &Email) -> Option<UserId> {
         let has_it = |handle: &HumanHandle| handle.email().as_str().eq_ignore_ascii_case(email.as_str());
         let mut users = self.users().into_iter().filter(|user| user.revoked.is_none());
-        if users.any(|user| user.human_handle.as_ref().is_some_and(has_it)) {
-            return Err(Error::new(ErrorKind::Exists, "somebody with this address is in the organization already"));
-        }
-        Ok(())
+        users.find(|user| user.human_handle.as_ref().is_some_and(has_it)).map(|user| user.id)
     }
 
     /// Begins to let somebody in; `profile` is what a new user may do. `NotFound` tells, in words, whether the invitation
@@ -125,8 +133,9 @@ impl Organization {
             }
             InvitationStatus::Cancelled => return Err(Error::new(ErrorKind::NotFound, "the invitation was cancelled")),
         }
-        if let Invitee::User { email } = &invitation.invitee {
-            self.may_invite(email).await?;
+        if let Invitee::User { .. } = &invitation.invitee {
+            // The address may be taken by this very guest: see `Host::made_before`.
+            self.may_add_users().await?;
         }
         let user = match invitation.invitee {
             Invitee::User { .. } => UserId::from_bytes(random_id()),
@@ -167,6 +176,21 @@ impl Host {
                 }
             }
         }
+    }
+
+    /// The ids of a guest with these keys: those that it has, when a host let it in before and its process ended before
+    /// the guest heard of it; else new ones. A user is the same only with both keys.
+    async fn ids_of(&self, verify_key: VerifyKey, public_key: Option<PublicKey>) -> Result<(UserId, DeviceId)> {
+        self.organization.poll().await?;
+        let trust = self.organization.trust();
+        let user = match &self.invitation.invitee {
+            Invitee::User { email } => self.organization.holder(email),
+            _ => Some(self.ids.0),
+        };
+        let user = user.and_then(|user| trust.user(user)).map(UserTrust::certificate);
+        let user = user.filter(|user| public_key.is_none_or(|key| key == user.public_key)).map(|user| user.user_id);
+        let is_same = |device: &&DeviceCertificate| Some(device.user_id) == user && device.verify_key == verify_key;
+        Ok(trust.devices().find(is_same).map_or(self.ids, |device| (device.user_id, device.device_id)))
     }
 
     /// Makes the guest what it was invited to be, and hands over what it needs to know.
@@ -226,7 +250,7 @@ impl Host {
     }
 
     async fn new_user(&self, data: InviteUserData, key: &SecretKey) -> Made {
-        let (user, device) = self.ids;
+        let (user, device) = self.ids_of(data.verify_key, Some(data.public_key)).await?;
         let InviteUserData { requested_device_label: label, requested_human_handle: human_handle, .. } = data;
         let new = NewUser {
             human_handle: human_handle.clone(),
@@ -242,12 +266,13 @@ impl Host {
         };
         self.organization.add_user(&new).await?;
         let own = self.organization.device();
+        let profile = self.organization.trust().user(user).map_or(self.profile, UserTrust::profile);
         let confirmation = InviteUserConfirmation {
             user_id: user,
             device_id: device,
             device_label: label.clone(),
             human_handle: human_handle.clone(),
-            profile: self.profile,
+            profile,
             root_verify_key: own.root_verify_key,
             organization_key: own.organization_key.clone(),
         };
@@ -255,7 +280,7 @@ impl Host {
     }
 
     async fn new_device(&self, data: InviteDeviceData, key: &SecretKey) -> Made {
-        let (user, device) = self.ids;
+        let (user, device) = self.ids_of(data.verify_key, None).await?;
         let label = data.requested_device_label;
         let new = NewDevice {
             id: device,

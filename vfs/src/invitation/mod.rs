@@ -15,7 +15,8 @@
 //! What could go wrong: an attempt ends because the other side started again; before anybody saw a code, this side just
 //! joins the new one. A storage that is away for a moment is waited for. Whoever asks is interrupted: nothing is lost
 //! while the dialog is in memory, the next call goes on where it was. If the host's process ends between the new user's
-//! certificates and its answer, the user exists and nobody holds its keys: it has to be revoked and invited again.
+//! certificates and its answer, the guest, which keeps its keys, tries again, and the next host recognizes it by them. If
+//! both processes end there, the user exists and nobody holds its keys: it has to be revoked and invited again.
 
 pub mod guest;
 pub mod host;
@@ -111,6 +112,11 @@ impl Dialogs {
             [dialog] => Ok(dialog),
             _ => Err(broken_dialog()),
         }
+    }
+
+    /// Whether the one that went on ended without success.
+    fn is_over(&self) -> bool {
+        matches!(self.0.as_slice(), [dialog] if dialog.ended.is_some())
     }
 
     /// Finds out which of those who may greet is there, and keeps that dialog only. The others are told that nobody comes.

@@ -160,10 +160,15 @@ impl Shared {
         for listed in self.verbs.list_after(key::INVITATIONS, "").await? {
             let Some(name) = key::invitation_of(&listed.key, CARD) else { continue };
             let Some(card) = self.card(members, &listed.key, &name).await? else { continue };
-            let status = match Mailbox::new(&*self.verbs, card.token).end().await? {
-                None => InvitationStatus::Pending,
-                Some(End::Finished) => InvitationStatus::Finished,
-                Some(End::Cancelled) => InvitationStatus::Cancelled,
+            let status = match Mailbox::new(&*self.verbs, card.token).end().await {
+                Ok(None) => InvitationStatus::Pending,
+                Ok(Some(End::Finished)) => InvitationStatus::Finished,
+                Ok(Some(End::Cancelled)) => InvitationStatus::Cancelled,
+                // Nobody gets in by it any more, and the others are none the worse.
+                Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported) => {
+                    InvitationStatus::Cancelled
+                }
+                Err(error) => return Err(error),
             };
             invitations.push(Invitation { token: card.token, invitee: card.invitee, created: card.created, status });
         }
