@@ -1,21 +1,24 @@
 #!/usr/bin/env bash
-# The workloads on our mount, tmpfs, what FUSE allows (ceiling) and gocryptfs, interleaved in one run, stores in memory;
-# prints medians and ratios. Figures of one run compare with each other only.
+# The workloads on our mount, tmpfs, what FUSE allows (ceiling) and gocryptfs, interleaved in one run; prints medians and
+# ratios. Figures of one run compare with each other only.
 #
-#   benches/compare.sh [--runs N] [--on LIST] [-- ARGUMENTS OF parsecfs-bench]
+#   benches/compare.sh [--runs N] [--on LIST] [--store DIR] [-- ARGUMENTS OF parsecfs-bench]
 #
-# LIST: any of ours,tmpfs,ceiling,gocryptfs (the default), securefs,encfs,cryfs. Root: page caches are dropped, packages installed.
-# RAW=FILE keeps every figure of every run.
+# LIST: any of ours,tmpfs,ceiling,gocryptfs (the default), securefs,encfs,cryfs,ext4. Stores, homes and mounts are below DIR, in
+# memory (/dev/shm) unless told otherwise; ext4 is a plain folder there and takes a DIR on ext4. Who cannot do a workload
+# gets a dash. Root: page caches are dropped, packages installed. RAW=FILE keeps every figure of every run;
+# PARSECFS_RELEASE names a folder of release builds, which are made without it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-runs=5 systems=ours,tmpfs,ceiling,gocryptfs
+runs=5 systems=ours,tmpfs,ceiling,gocryptfs store=/dev/shm
 while [ $# -gt 0 ]; do
     case "$1" in
         --runs) runs=$2; shift 2 ;;
         --on) systems=$2; shift 2 ;;
+        --store) store=$2; shift 2 ;;
         --) shift; break ;;
-        *) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+        *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
 done
 bench_arguments=("$@")
@@ -24,18 +27,21 @@ IFS=, read -ra systems <<<"$systems"
 for system in "${systems[@]}"; do
     case "$system" in
         ours | tmpfs | ceiling) ;;
+        ext4) [ "$(findmnt -no FSTYPE --target "$store")" = ext4 ] || { echo "not on ext4: $store" >&2; exit 2; } ;;
         gocryptfs | securefs | encfs | cryfs)
             command -v "$system" >/dev/null ||
                 { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$system"; } ;;
         *) echo "unknown filesystem: $system" >&2; exit 2 ;;
     esac
 done
-cargo build --release --quiet --package parsecfs-benches --bins
-case " ${systems[*]} " in *" ours "*) cargo build --release --quiet --package mountctl ;; esac
-target=${CARGO_TARGET_DIR:-target}/release
+target=${PARSECFS_RELEASE:-}
+if [ -z "$target" ]; then
+    cargo build --release --quiet --package parsecfs-benches --package mountctl --bins
+    target=${CARGO_TARGET_DIR:-target}/release
+fi
 
-# Everything below here is in memory and goes away at the end.
-base=$(mktemp -d /dev/shm/parsecfs-compare.XXXXXX)
+# Everything below here goes away at the end.
+base=$(mktemp -d "$store/parsecfs-compare.XXXXXX")
 raw=${RAW:-$base/raw}
 : >"$raw"
 password=$base/password
@@ -46,8 +52,11 @@ export base password target CRYFS_FRONTEND=noninteractive CRYFS_NO_UPDATE_CHECK=
 attach_ours() { "$target/mountctl" -q --home "$base/ours.home" quickstart --at "$base/ours.store" --mount "$base/ours" >/dev/null; }
 detach_ours() { "$target/mountctl" -q --home "$base/ours.home" umount "$base/ours" --force >/dev/null; }
 
-attach_tmpfs() { :; }
-detach_tmpfs() { :; }
+attach_tmpfs() { mount -t tmpfs tmpfs "$base/tmpfs"; }
+detach_tmpfs() { umount "$base/tmpfs"; }
+
+attach_ext4() { :; }
+detach_ext4() { :; }
 
 attach_ceiling() {
     "$target/parsecfs-ceiling" "$base/ceiling" &
@@ -100,11 +109,11 @@ done
 
 for ((run = 1; run <= runs; run++)); do
     for system in "${systems[@]}"; do
-        # What lives in memory only would be empty after a remount; a dropped page cache must do for it.
+        # What lives in memory only would be empty after a remount, and a folder is none; a dropped page cache must do for them.
         again=(--remount-command "bash '$base/remount.sh' $system")
-        case "$system" in tmpfs | ceiling) again=() ;; esac
+        case "$system" in tmpfs | ceiling | ext4) again=() ;; esac
         echo "run $run of $runs: $system" >&2
-        figures=$("$target/parsecfs-bench" "$base/$system" --json --runs 1 "${again[@]}" "${bench_arguments[@]}")
+        figures=$("$target/parsecfs-bench" "$base/$system" --json --go-on --runs 1 "${again[@]}" "${bench_arguments[@]}")
         echo "$system $figures" >>"$raw"
     done
 done
@@ -125,10 +134,11 @@ others = [system for system in systems if system != "ours"] if "ours" in systems
 print("| workload |", " | ".join(systems + [f"ours / {other}" for other in others]), "| spread of ours |" if others else "|")
 print("|---" * (1 + len(systems) + len(others) + bool(others)) + "|")
 for name in order:
-    row = [f"{middle[system, name]:,.0f}" for system in systems]
-    row += [f"{middle['ours', name] / middle[other, name]:.2f}" for other in others]
+    of = lambda system: middle.get((system, name))
+    row = [f"{of(system):,.0f}" if of(system) else "-" for system in systems]
+    row += [f"{of('ours') / of(other):.2f}" if of("ours") and of(other) else "-" for other in others]
     if others:
-        ours = figures["ours", name]
+        ours = figures.get(("ours", name), [0])
         row.append(f"{min(ours):,.0f} to {max(ours):,.0f}")
     print(f"| {name} |", " | ".join(row), "|")
 END

@@ -35,6 +35,8 @@ pub struct Plan {
     pub remount: Option<String>,
     /// Names of the workloads that are wanted; none means all. Those they build on run too.
     pub wanted: Vec<String>,
+    /// Leaves out what fails, with what builds on it.
+    pub go_on: bool,
 }
 
 impl Plan {
@@ -74,19 +76,23 @@ pub fn run(dir: &Path, plan: &Plan) -> Result<Vec<Figure>> {
     let mut run = Run { dir: dir.join("bench"), plan, figures: Vec::new() };
     let _ = fs::remove_dir_all(&run.dir); // What an earlier run left, if any.
     fs::create_dir_all(&run.dir)?;
-    if plan.wants(LARGE_FILE) {
-        run.large_file()?;
+    for group in [LARGE_FILE, SMALL_FILES, TREE, SAVES] {
+        let done = match group {
+            _ if !plan.wants(group) => Ok(()),
+            LARGE_FILE => run.large_file(),
+            SMALL_FILES => run.small_files(),
+            TREE => run.tree(),
+            _ => run.saves(),
+        };
+        match done {
+            Err(error) if plan.go_on => eprintln!("what is left of {} is left out: {error:#}", group.join(", ")),
+            done => done?,
+        }
     }
-    if plan.wants(SMALL_FILES) {
-        run.small_files()?;
+    match fs::remove_dir_all(&run.dir) {
+        Err(error) if plan.go_on => eprintln!("cannot remove what was made: {error}"),
+        outcome => outcome?,
     }
-    if plan.wants(TREE) {
-        run.tree()?;
-    }
-    if plan.wants(SAVES) {
-        run.saves()?;
-    }
-    fs::remove_dir_all(&run.dir)?;
     run.figures.retain(|figure| plan.wants(&[figure.workload]));
     Ok(run.figures)
 }

@@ -19,6 +19,9 @@ struct Arguments {
     /// Only these, by name, separated by commas.
     #[arg(long, value_delimiter = ',')]
     workloads: Vec<String>,
+    /// Leaves out what fails, with what builds on it, instead of ending.
+    #[arg(long)]
+    go_on: bool,
     /// Medians of this many runs.
     #[arg(long, default_value_t = 5)]
     runs: usize,
@@ -44,6 +47,7 @@ fn main() -> Result<()> {
         random_ops: arguments.random_ops,
         remount: arguments.remount_command,
         wanted: arguments.workloads,
+        go_on: arguments.go_on,
     };
     let mut rates: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     let mut order = Vec::new();
