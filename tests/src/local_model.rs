@@ -544,7 +544,22 @@ pub fn local_snapshot(volume: &Volume) -> Snapshot {
     snapshot(volume, &Blocks::default())
 }
 
+/// The bytes of a file that are no holes, found by looking for them, in units of 512.
+fn data_blocks(volume: &Volume, ino: u64, size: u64) -> u64 {
+    let (mut at, mut pages) = (0, 0);
+    while let Some(data) = volume.seek(ino, at, true).expect("seek") {
+        let hole = volume.seek(ino, data, false).expect("seek").unwrap_or(size);
+        pages += hole.div_ceil(4096) - data / 4096;
+        at = hole;
+    }
+    pages * 8
+}
+
 fn facts(volume: &Volume, attributes: &Attributes, content: Expect<Arc<Vec<u8>>>) -> Facts {
+    if content.is_ok() && attributes.kind == Kind::File {
+        let data = data_blocks(volume, attributes.ino, attributes.size);
+        assert_eq!(attributes.blocks, data, "blocks of inode {}, and what is no hole", attributes.ino);
+    }
     let names = volume.xattrs(attributes.ino).expect("extended attributes");
     let xattrs = names.into_iter().map(|name| {
         let value = volume.xattr(attributes.ino, &name).expect("it was listed");

@@ -260,3 +260,40 @@ fn a_sparse_file_has_up_to_16_tib() {
     file.set_len(5).unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"first");
 }
+
+/// [S43]
+#[test]
+fn stat_tells_what_a_file_takes_without_its_holes() {
+    const MIB: u64 = 1 << 20;
+    let Some(mount) = mounted() else { return };
+    let path = mount.path().join("file");
+    // Closed, so that the kernel has written it back and asks.
+    let change = |change: &dyn Fn(&File)| change(&open(&path));
+    let kib = || fs::metadata(&path).unwrap().blocks() / 2;
+    change(&|file| file.write_all_at(&[1; 1 << 20], 10 * MIB).unwrap());
+    assert_eq!((kib(), fs::metadata(&path).unwrap().len()), (1024, 11 * MIB));
+    change(&|file| file.write_all_at(&[1], 5).unwrap());
+    assert_eq!(kib(), 1028);
+    change(&|file| file.write_all_at(&[2; 8192], 10 * MIB + 100).unwrap());
+    assert_eq!(kib(), 1028, "written over");
+    let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    change(&|file| fallocate(file, punch, 10 * MIB + 2048, 10_240).unwrap());
+    assert_eq!(kib(), 1020, "whole pages only");
+    change(&|file| fallocate(file, FallocateFlags::ZERO_RANGE, 10 * MIB + 512 * 1024, MIB).unwrap());
+    assert_eq!((kib(), fs::metadata(&path).unwrap().len()), (508, 11 * MIB + 512 * 1024));
+    for flags in [FallocateFlags::empty(), FallocateFlags::KEEP_SIZE] {
+        change(&|file| fallocate(file, flags, 0, 20 * MIB).unwrap());
+        assert_eq!(kib(), 508, "no space is set aside");
+    }
+    change(&|file| file.set_len(10 * MIB + 64 * 1024).unwrap());
+    assert_eq!(kib(), 60);
+    change(&|file| file.set_len(16 << 40).unwrap());
+    assert_eq!(kib(), 60, "longer is no more");
+    let du = |what: &str| sh(&mount.path(), &format!("du -k {what} | cut -f1"), &[]).trim().parse::<u64>().unwrap();
+    assert_eq!((du("file"), du("--apparent-size file")), (60, 16 << 30));
+    mount.remount();
+    // Synced: two blocks hold data.
+    assert_eq!((kib(), du("file")), (1024, 1024));
+    change(&|file| file.set_len(0).unwrap());
+    assert_eq!(kib(), 0);
+}

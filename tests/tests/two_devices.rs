@@ -156,6 +156,46 @@ async fn everything_is_there_after_closing_and_opening() -> Result<()> {
     Ok(())
 }
 
+/// In kibibytes, of what is on both devices.
+fn space_of(pair: &Pair, name: &str) -> Result<(u64, u64)> {
+    let one = |workspace: &Workspace| -> Result<u64> {
+        let volume = workspace.volume();
+        Ok(volume.attributes(volume.find(name)?)?.blocks / 2)
+    };
+    Ok((one(&pair.a)?, one(&pair.b)?))
+}
+
+/// [S43]
+#[tokio::test(flavor = "multi_thread")]
+async fn holes_take_no_space_on_the_other_device_either() -> Result<()> {
+    let pair = pair().await?;
+    pair.a.volume().put("file", b"")?;
+    let ino = pair.a.volume().find("file")?;
+    let write = |offset, bytes: &[u8]| pair.a.volume().write(ino, offset, bytes, &Vec::new(), Times::Now);
+    write(8 << 20, &[1; 4096])?;
+    write(5 << 20, &[0; 700 << 10])?;
+    assert_eq!(pair.a.volume().attributes(ino)?.blocks / 2, 704);
+    pair.a.sync().await?;
+    pair.b.sync().await?;
+    // A whole block of zeros is a hole on the storage, and then here; a hole that shares a block with data is none.
+    assert_eq!(space_of(&pair, "file")?, (4, 4));
+    write((8 << 20) + (100 << 10), &[1; 4096])?;
+    assert_eq!(space_of(&pair, "file")?, (8, 4));
+    pair.a.sync().await?;
+    pair.b.sync().await?;
+    assert_eq!(space_of(&pair, "file")?, (104, 104));
+    assert_eq!(content(pair.b.volume(), "file").await?.len(), (8 << 20) + (104 << 10));
+    assert_eq!(space_of(&pair, "file")?, (104, 104), "fetching changes nothing");
+    // Over what is on the storage only, whole pages and parts of them.
+    let there = pair.b.volume().find("file")?;
+    pair.b.volume().write(there, 0, &[2; 8192], &Vec::new(), Times::Now)?;
+    assert_eq!(space_of(&pair, "file")?.1, 104 + 8);
+    pair.b.sync().await?;
+    pair.a.sync().await?;
+    assert_eq!(space_of(&pair, "file")?, (104 + 512, 104 + 512));
+    Ok(())
+}
+
 fn size_of(dir: &std::path::Path) -> Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(dir)? {

@@ -15,7 +15,7 @@ use crate::{
 
 /// Reads the bytes as each kind of row of the local store.
 pub fn read_rows(bytes: &[u8]) {
-    drop(decode::<Meta>(bytes));
+    drop(Meta::decode(bytes));
     drop(decode::<Slot>(bytes));
     drop(Dentry::decode(bytes));
 }

@@ -87,9 +87,26 @@ pub(crate) struct Meta {
     pub(crate) need_sync: bool,
     /// Removed here under this name, and the storage does not know yet.
     pub(crate) removed: Option<String>,
+    /// `None`: not counted since a program did not know how to. Last, since the rows of that one end before it.
+    pub(crate) allocated: Option<Allocated>,
+}
+
+/// How much of a file is data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Allocated {
+    /// Pages that are.
+    pub(crate) pages: u64,
+    /// The base has no hole as far as it counts.
+    pub(crate) is_dense: bool,
 }
 
 impl Meta {
+    /// The attributes at the end of a row.
+    pub(crate) fn decode(row: &[u8]) -> Result<Self> {
+        // To a row that ends before `allocated` it says that there is none; behind another it does not count.
+        decode(&[row, &[0]].concat())
+    }
+
     pub(crate) fn entry_id(&self) -> VlobId {
         VlobId::from_bytes(self.id)
     }

@@ -18,13 +18,13 @@ pub enum Notice {
         /// The name.
         name: Arc<str>,
     },
-    /// Attributes of an inode, and the stream of a folder.
+    /// Attributes and content of an inode, and the stream of a folder.
     Inode {
         /// The inode.
         ino: u64,
     },
-    /// Nothing: whether it knows the inode at all is of interest.
-    IsKnown {
+    /// Attributes of an inode. Also to learn whether the kernel knows it at all.
+    Attributes {
         /// The inode.
         ino: u64,
     },

@@ -388,7 +388,7 @@ fn attr(attributes: &Attributes) -> Attr {
     Attr {
         ino: attributes.ino,
         size: attributes.size,
-        blocks: attributes.size.div_ceil(512),
+        blocks: attributes.blocks,
         atime: attributes.atime_ns.div_euclid(SECOND),
         mtime: attributes.mtime_ns.div_euclid(SECOND),
         ctime: attributes.ctime_ns.div_euclid(SECOND),

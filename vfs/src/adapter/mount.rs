@@ -210,8 +210,8 @@ fn tell_kernel(heard: &mpsc::Receiver<Notice>, device: &Device, volume: &Weak<Vo
                 let all = NotifyInvalInode { ino, offset: 0, length: 0 };
                 device.send(0, NOTIFY_INVAL_INODE, &[all.as_bytes()])
             }
-            Notice::IsKnown { ino } => {
-                // No page is before byte 0: only attributes are forgotten, of an inode that is known.
+            Notice::Attributes { ino } => {
+                // No page is before byte 0: only attributes are forgotten.
                 let none = NotifyInvalInode { ino, offset: -1, length: 0 };
                 let told = device.send(0, NOTIFY_INVAL_INODE, &[none.as_bytes()]);
                 let unknown = told.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);

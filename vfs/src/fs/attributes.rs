@@ -2,6 +2,7 @@
 
 use super::{Touch, Volume};
 use crate::{
+    content::PAGE,
     error::{Error, ErrorKind, Result},
     inode::{Kind, State},
 };
@@ -25,6 +26,8 @@ pub struct Attributes {
     pub rdev: u64,
     /// Bytes.
     pub size: u64,
+    /// Bytes that are no holes, in units of 512.
+    pub blocks: u64,
     /// Last access, ns since the epoch.
     pub atime_ns: i64,
     /// Last modification.
@@ -79,6 +82,9 @@ const XATTR_VALUE_BYTES_MAX: usize = 64 << 10;
 /// All extended attributes of one entry: they travel in its manifest.
 const XATTRS_BYTES_MAX: usize = 128 << 10;
 
+/// In which stat counts what a file takes.
+const UNIT: u64 = 512;
+
 impl Attributes {
     pub(super) fn of(ino: u64, state: &State) -> Self {
         let meta = &state.meta;
@@ -95,6 +101,7 @@ impl Attributes {
             gid: meta.gid,
             rdev: meta.rdev,
             size: meta.size,
+            blocks: meta.allocated.map_or(meta.size.div_ceil(UNIT), |allocated| allocated.pages * (PAGE / UNIT)),
             atime_ns: meta.atime_ns,
             mtime_ns: meta.mtime_ns,
             ctime_ns: meta.ctime_ns,

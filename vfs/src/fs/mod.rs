@@ -7,6 +7,7 @@
 //! Every change is logged in the store as one group of rows, under the locks that made it consistent.
 
 pub(crate) mod ahead;
+mod allocated;
 mod attributes;
 mod check;
 mod create;
@@ -54,7 +55,7 @@ use crate::{
     clock::Clock,
     error::{Error, ErrorKind, Result},
     folder::{Dentry, Folder},
-    inode::{Inode, Kind, Meta, ROOT_INO, Standing, State, decode},
+    inode::{Allocated, Inode, Kind, Meta, ROOT_INO, Standing, State},
     links::Links,
     namespace::{MemoryLimits, Namespace, give_back},
     notify::Notices,
@@ -280,6 +281,7 @@ impl Volume {
             changed_ns: now,
             need_sync: true,
             removed: None,
+            allocated: Some(Allocated { pages: 0, is_dense: true }),
         }
     }
 
@@ -308,7 +310,7 @@ impl Volume {
 
     fn load_inode(&self, ino: u64) -> Result<Arc<Inode>> {
         let row = self.store.row(RowKey::Inode(ino))?.ok_or(ErrorKind::NotFound)?;
-        Ok(Arc::new(Inode { ino, state: Mutex::new(State::new(decode(&row)?, false)) }))
+        Ok(Arc::new(Inode { ino, state: Mutex::new(State::new(Meta::decode(&row)?, false)) }))
     }
 
     /// [`Volume::inode`] as an operation of its own. `Stale`: it was open and had no name any more when the process before

@@ -18,8 +18,8 @@ use parsecfs_core::manifest::Manifest;
 use super::{Volume, link::base_row, read::is_covered};
 use crate::{
     content::{PAGE, Slots},
-    error::{ErrorKind, Result},
-    inode::{Inode, Meta, Standing, State, decode},
+    error::{Error, ErrorKind, Result},
+    inode::{Inode, Meta, Standing, State},
     namespace::Namespace,
     notify::Notice,
     store::{RowBytes, RowKey, RowValue},
@@ -107,7 +107,9 @@ impl Volume {
 
     fn load_orphan(&self, ino: u64) -> Result<Arc<Inode>> {
         let row = self.store.row(RowKey::Orphan(ino))?.ok_or(ErrorKind::NotFound)?;
-        let (meta, base_row) = decode(&row)?;
+        let damaged = || Error::new(ErrorKind::Corrupt, "the row of a file without a name");
+        let (base_row, meta) = row.split_first_chunk().ok_or_else(damaged)?;
+        let (base_row, meta) = (u64::from_le_bytes(*base_row), Meta::decode(meta)?);
         let mut state = State::new(meta, false);
         self.load_base_blocks(base_row, &mut state)?;
         state.standing = Standing::Orphan { base_row };
@@ -127,7 +129,7 @@ impl Volume {
     pub(crate) fn ask_for_orphans(&self) {
         let orphans = self.namespace().orphans();
         for ino in orphans {
-            self.notices.tell(Notice::IsKnown { ino });
+            self.notices.tell(Notice::Attributes { ino });
         }
     }
 
@@ -149,6 +151,7 @@ fn needs_base(state: &State) -> bool {
 /// The row of an orphan.
 pub(super) fn orphan_row(ino: u64, meta: &Meta, base_row: u64) -> (RowKey, RowValue) {
     // A map of plain values always encodes.
-    let bytes = postcard::to_stdvec(&(meta, base_row)).unwrap_or_default();
+    let meta = postcard::to_stdvec(meta).unwrap_or_default();
+    let bytes = [&base_row.to_le_bytes(), meta.as_slice()].concat();
     (RowKey::Orphan(ino), Some(RowBytes { id: None, pending: false, bytes: bytes.into() }))
 }

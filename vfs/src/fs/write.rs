@@ -170,6 +170,9 @@ impl Volume {
         let mut rows = Vec::new();
         if size < state.meta.size {
             self.load_slots(ino, state)?;
+            let behind = state.meta.size.div_ceil(PAGE);
+            let gone = self.data_pages(ino, state, size.div_ceil(PAGE), behind)?;
+            state.count_pages(gone, 0);
             let mut released = Vec::new();
             let change = self.store.new_change();
             let first_gone = slot_of(size.div_ceil(PAGE));
@@ -255,7 +258,10 @@ impl Volume {
         first: u64,
         data: &[u8],
     ) -> Result<Vec<(RowKey, RowValue)>> {
+        let behind = first + data.len().div_ceil(PAGE_BYTES) as u64;
+        let before = self.data_pages(ino, state, first, behind)?;
         let place = self.store.append(ino, first, data)?;
+        state.count_pages(before, behind - first);
         let change = self.store.new_change();
         let mut rows = Vec::new();
         let mut released = Released::new();
@@ -309,6 +315,8 @@ impl Volume {
                 Put::Rows(more) => rows.extend(more),
             }
         }
+        let before = self.data_pages(ino, state, first_whole, behind_whole)?;
+        state.count_pages(before, 0);
         let change = self.store.new_change();
         let mut released = Vec::new();
         let base_limit = state.meta.base_limit;

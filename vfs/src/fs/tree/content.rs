@@ -52,6 +52,7 @@ impl Volume {
         let mut state = inode.state.lock();
         (state.meta.size, state.meta.blocksize, state.meta.base_limit) = (file.size, file.blocksize, file.size);
         state.base_blocks = Some(without_zeros(&file.blocks));
+        state.count_all();
         if let Some(links) = &mut state.meta.links {
             links.content_seen = self.store.new_change();
             batch.bases.insert(inode.ino, Manifest::File(file.clone()));

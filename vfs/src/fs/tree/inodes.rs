@@ -93,6 +93,8 @@ impl Volume {
     /// Puts a new inode without content into memory.
     pub(super) fn place_inode(&self, namespace: &mut Namespace, batch: &mut Batch, meta: Meta) -> Arc<Inode> {
         let ino = self.store.new_ino();
+        // Counted at the end of the batch, when its content is known.
+        let meta = Meta { allocated: None, ..meta };
         let inode = Arc::new(Inode { ino, state: Mutex::new(State::new(meta, true)) });
         batch.inodes.insert(ino, inode.clone());
         namespace.keep(inode.clone());
@@ -119,7 +121,7 @@ impl Volume {
         batch.drop_base(ino);
         batch.rows.extend(rows);
         if matches!(state.standing, Standing::Orphan { .. }) && namespace.is_hearsay(ino) {
-            batch.notices.push(Notice::IsKnown { ino });
+            batch.notices.push(Notice::Attributes { ino });
         }
         if let Some(group) = state.meta.link_group
             && self.is_group_row(batch, group, ino)

@@ -8,7 +8,11 @@ use std::sync::Arc;
 
 use parsecfs_core::{id::VlobId, manifest::Manifest};
 
-use super::{super::zeros::without_zeros, Volume, batch::Batch};
+use super::{
+    super::{allocated::drop_zeros, zeros::without_zeros},
+    Volume,
+    batch::Batch,
+};
 use crate::{
     error::{ErrorKind, Result},
     folder::Dentry,
@@ -90,6 +94,9 @@ impl Volume {
                 meta.base_version = version.unwrap_or(meta.base_version);
                 if let Some(Manifest::File(file)) = &base {
                     state.base_blocks = Some(without_zeros(&file.blocks));
+                    if matches!(local.content, MergedContent::LocalFile) {
+                        state.meta.allocated = None;
+                    }
                 }
             }
         }
@@ -185,19 +192,29 @@ impl Volume {
                 }
                 links.content_seen = seen;
             }
+            let blocks = without_zeros(&file.blocks);
+            let has_holes = blocks.iter().map(|block| block.size).sum::<u64>() < file.size;
             // After a later truncation the dirty pages are the only ones that are surely right: they all stay.
             if state.meta.base_limit_change <= seen {
                 state.meta.base_limit = file.size;
-                let mut rows = Vec::new();
+                let (mut rows, mut released) = (Vec::new(), Vec::new());
                 for (number, slot) in state.slots.iter_mut().filter(|(_, slot)| slot.change <= seen) {
-                    if slot.mark_clean() {
+                    let (marked, before) = (slot.mark_clean(), released.len());
+                    if has_holes {
+                        drop_zeros(slot, number, &blocks, file.size, &mut released);
+                    }
+                    if marked || released.len() > before {
                         rows.push(slot_row(ino, number, slot));
                     }
                 }
                 state.slots.drop_empty();
                 batch.rows.extend(rows);
+                self.settle(released);
             }
-            state.base_blocks = Some(without_zeros(&file.blocks));
+            state.base_blocks = Some(blocks);
+            if state.count_all() {
+                batch.notices.push(Notice::Attributes { ino });
+            }
         }
         batch.bases.insert(ino, manifest);
         Ok(())

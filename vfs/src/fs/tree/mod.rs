@@ -21,9 +21,10 @@ use futures::future::BoxFuture;
 use parsecfs_core::{id::VlobId, manifest::Manifest, name::EntryName, time::Timestamp};
 
 use self::batch::Batch;
-use super::{Pending, ReadOutcome, Volume, link::base_row};
+use super::{Pending, ReadOutcome, Volume, link::base_row, zeros::without_zeros};
 use crate::{
     error::{Error, ErrorKind, Result},
+    inode::State,
     namespace::Namespace,
     store::{RowBytes, RowKey},
     tree::{ChangeNumber, LocalContent, LocalEntry, LocalTree, PendingEntry, TreeUpdate},
@@ -191,6 +192,7 @@ impl LocalTree for Volume {
         self.join_groups(&mut namespace, &mut batch)?;
         let touched = std::mem::take(&mut batch.inodes);
         for (ino, inode) in &touched {
+            self.count_allocated(&batch, *ino, &mut inode.state.lock());
             batch.rows.extend(self.changed_row(*ino, &inode.state.lock()));
         }
         let checkpoint = checkpoint.map(|checkpoint| {
@@ -226,6 +228,28 @@ impl LocalTree for Volume {
 }
 
 impl Volume {
+    /// Counts the data of a file whose content the batch has changed and nobody has counted.
+    fn count_allocated(&self, batch: &Batch, ino: u64, state: &mut State) {
+        if state.meta.is_folder() || state.meta.allocated.is_some() || state.is_remembered() {
+            return;
+        }
+        let mut load = || {
+            self.load_slots(ino, state)?;
+            if state.base_blocks.is_none() {
+                state.base_blocks = Some(match self.batch_base(batch, ino)? {
+                    Some(Manifest::File(file)) => without_zeros(&file.blocks),
+                    _ => [].into(),
+                });
+            }
+            Ok(())
+        };
+        let loaded: Result<()> = load();
+        match loaded {
+            Ok(()) => drop(state.count_all()),
+            Err(error) => tracing::warn!(ino, %error, "what a file takes is told by its length"),
+        }
+    }
+
     fn check_seen(&self, namespace: &mut Namespace, update: &TreeUpdate) -> Result<()> {
         let (id, seen) = match update {
             TreeUpdate::Put { id, seen, .. } => (*id, *seen),
