@@ -13,6 +13,7 @@ gib=$1 cache=${2:-1G} dir=${3:-${TMPDIR:-/tmp}}
 release=${PARSECFS_RELEASE:-target/release}
 base=$(mktemp -d "$dir/parsecfs-copy.XXXXXX")
 mountctl() { "$release/mountctl" --quiet --home "$base/home" "$@"; }
+agent() { mountctl --json status | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["agent"]["pid"])'; }
 clean_up() {
     mountctl umount --all --force >/dev/null 2>&1 || true
     if mountpoint -q "$base/mnt"; then echo "still mounted: $base/mnt" >&2; return; fi
@@ -24,7 +25,7 @@ mkdir "$base/mnt"
 mountctl quickstart --at "$base/store" --mount "$base/mnt" >/dev/null
 mountctl umount "$base/mnt" >/dev/null
 mountctl mount quickstart "$base/mnt" -o "cache=$cache" >/dev/null
-python3 - "$base/mnt/large" "$gib" "$(mountctl --json status | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["agent"]["pid"])')" <<'END_OF_COPY'
+python3 - "$base/mnt/large" "$gib" "$(agent)" <<'END_OF_COPY'
 import errno, os, sys, threading, time
 
 path, gib, pid = sys.argv[1], int(sys.argv[2]), sys.argv[3]
@@ -39,7 +40,7 @@ def watch():
         samples.append((written, resident()))
 
 piece = os.urandom(1 << 20)
-written, start = 0, time.monotonic()
+written, synced, start = 0, 0, time.monotonic()
 threading.Thread(target=watch).start()
 with open(path, "wb", buffering=0) as file:
     while written < gib << 30:
@@ -49,11 +50,12 @@ with open(path, "wb", buffering=0) as file:
             written += len(piece)
             if written % (64 << 20) == 0:
                 os.fsync(file.fileno())
+                synced = written
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
             held_up += 1
-            written -= written % (64 << 20)
+            written = synced
             file.seek(written)
             time.sleep(0.2)
 done.set()
@@ -65,5 +67,8 @@ for quarter in range(4):
         print(f"quarter {quarter + 1}: resident {min(part)} to {max(part)} MB, {part[-1]} at its end")
 print(f"afterwards: {resident()} MB")
 END_OF_COPY
-from=$(date +%s); mountctl wait --synced >/dev/null
-echo "until stored: $(($(date +%s) - from)) s; resident then: $(awk '$1 == "VmRSS:" { print int($2 / 1024) }' "/proc/$(mountctl --json status | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["agent"]["pid"])')/status") MB"
+from=$(date +%s)
+# Not `wait`, which reports that writes were held up.
+until mountctl --json status | python3 -c 'import json, sys; sys.exit(not json.load(sys.stdin)[0]["synced"])'; do sleep 1; done
+echo "until stored: $(($(date +%s) - from)) s; resident then: $(awk '$1 == "VmRSS:" { print int($2 / 1024) }' "/proc/$(agent)/status") MB"
+echo "the store holds $(du -sm "$base/store" | cut -f1) MiB"

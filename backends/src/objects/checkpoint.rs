@@ -177,7 +177,7 @@ async fn load_data(shared: &Shared, realm: RealmId, state: &mut RealmState, seal
         opened => opened?,
     };
     let (mut data, shards) = decode_root_data(&plain)?;
-    data.seq = sealed.head.seq;
+    data.begin_at(sealed.head.seq);
     let names: Vec<String> = shards.iter().map(|hash| key::shard(realm, hash)).collect();
     for (hashes, names) in shards.chunks(SHARDS_AT_ONCE).zip(names.chunks(SHARDS_AT_ONCE)) {
         let objects = try_join_all(names.iter().map(|name| shared.verbs.get(name))).await?;

@@ -1,6 +1,6 @@
 //! Second pass: data, which needs the realm's keys.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use parsecfs_core::{
     certificate::RealmRole,
@@ -55,6 +55,35 @@ pub(in crate::objects) struct Data {
     /// What the last entry of each device wrote: a device that comes back after truncation took that entry learns from
     /// it that its write had landed.
     pub(in crate::objects) last_writes: HashMap<DeviceId, Vec<Written>>,
+    pub(in crate::objects) recent: Recent,
+}
+
+/// Vlobs that changed last, so that who asks again and again what is new does not go through all there are.
+#[derive(Default)]
+pub(in crate::objects) struct Recent {
+    /// Entry and vlob; all of the entries from this number on.
+    changes: VecDeque<(u64, VlobId)>,
+    from: u64,
+}
+
+/// Changes that are kept in [`Recent`].
+const RECENT_MAX: usize = 8192;
+
+impl Recent {
+    fn put(&mut self, seq: u64, id: VlobId) {
+        self.changes.push_back((seq, id));
+        if self.changes.len() > RECENT_MAX
+            && let Some((gone, _)) = self.changes.pop_front()
+        {
+            self.from = gone + 1;
+        }
+    }
+
+    /// What changed from an entry on; `None` when that was too long ago.
+    fn since(&self, from: u64) -> Option<BTreeSet<VlobId>> {
+        let first = self.changes.partition_point(|(seq, _)| *seq < from);
+        (from >= self.from).then(|| self.changes.range(first..).map(|(_, id)| *id).collect())
+    }
 }
 
 /// Tells one write of a device from another.
@@ -198,6 +227,7 @@ impl Data {
                         payload: vlob.payload,
                     };
                     self.places.put_vlob(vlob.id, &place);
+                    self.recent.put(self.seq, vlob.id);
                 }
                 Change::Place { id, key_index, payload } => {
                     let place = BlockPlace::Part { key_index: *key_index, seq: self.seq, payload: *payload };
@@ -274,10 +304,19 @@ impl Data {
         self.last_said.map_or(now, |last| now.max(last.next()))
     }
 
+    /// As it stands in a checkpoint behind so many entries.
+    pub(in crate::objects) fn begin_at(&mut self, seq: u64) {
+        self.seq = seq;
+        self.recent = Recent { changes: VecDeque::new(), from: seq };
+    }
+
     /// Vlobs that changed from entry `from` on.
     pub(in crate::objects) fn changed_since(&self, from: u64) -> Vec<(VlobId, u32)> {
         if from >= self.seq {
             return Vec::new();
+        }
+        if let Some(recent) = self.recent.since(from) {
+            return recent.into_iter().filter_map(|id| Some((id, self.places.vlob(&id)?.version))).collect();
         }
         let changed = self.places.vlobs().filter(|(_, place)| place.seq >= from);
         changed.map(|(id, place)| (*id, place.version)).collect()
@@ -317,4 +356,30 @@ pub(in crate::objects) enum Judgement {
     Is(WriteOutcome),
     /// The version exists: compare the bytes.
     PerhapsRepeat,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changed_lately_is_known_as_far_as_it_is_kept() {
+        let id = |n: u64| VlobId::from_bytes(u128::from(n % 100).to_le_bytes());
+        let mut recent = Recent { changes: VecDeque::new(), from: 5 };
+        // Three changes in each entry.
+        for n in 0..30 {
+            recent.put(5 + n / 3, id(n));
+        }
+        assert_eq!(recent.since(4), None, "what a checkpoint took");
+        assert_eq!(recent.since(5).map(|all| all.len()), Some(30));
+        assert_eq!(recent.since(14), Some([27, 28, 29].map(id).into()));
+        assert_eq!(recent.since(15), Some(BTreeSet::new()));
+        for n in 30..20_000 {
+            recent.put(5 + n / 3, id(n));
+        }
+        let oldest = recent.from;
+        assert_eq!(recent.since(oldest - 1), None);
+        assert_eq!(recent.since(oldest).map(|all| all.len()), Some(100), "each of them once");
+        assert!(recent.changes.len() <= RECENT_MAX && recent.changes.iter().any(|(seq, _)| *seq == oldest));
+    }
 }
