@@ -8,7 +8,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
     time::Duration,
 };
 
@@ -277,6 +280,30 @@ async fn a_clock_that_lags_does_not_stop_uploads(kind: TreeKind) {
     let timestamp = pair.one.entry("a.txt").base.unwrap().timestamp();
     assert!(timestamp.as_micros() > ahead);
     assert_eq!(pair.two.at("a.txt").await.unwrap(), b"later, says who is behind");
+}
+
+/// As a database does. Each block needs a fresh id, so ids tell how many are sent.
+#[tokio::test]
+async fn a_file_that_is_written_to_while_it_goes_up_sends_no_block_twice() {
+    let pair = Pair::new(TreeKind::Real, capabilities(true)).await;
+    let (party, realm, one) = (pair.party, pair.realm, Arc::new(pair.one));
+    let bytes: Vec<u8> = (0..8_u8).flat_map(|block| vec![block + 1; 512 << 10]).collect();
+    one.create("database", &bytes);
+    let ids = Arc::new(AtomicU8::new(0));
+    let (counted, writer) = (ids.clone(), one.clone());
+    let random = move || {
+        let id = counted.fetch_add(1, Ordering::Relaxed);
+        if [3, 6].contains(&id) {
+            writer.set_mode("database", 0o600 + u32::from(id));
+        }
+        [100 + id; 16]
+    };
+    let options = SyncOptions { random: Arc::new(random), ..SyncOptions::new(party.clock.clone()) };
+    let sync = Sync::stepped(one.tree(), party.organization(0).clone(), realm, Handle::current(), &options);
+    sync.sync_now().await.unwrap();
+    assert_eq!(ids.load(Ordering::Relaxed), 8);
+    pair.two.sync().await;
+    assert_eq!(pair.two.at("database").await.unwrap(), bytes);
 }
 
 /// Stores a manifest as the second device, past its sync.

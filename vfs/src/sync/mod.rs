@@ -9,6 +9,7 @@
 //! Sync never decides about names or content by itself: that is `core::merge`, and `round` for the tree around it.
 //! It holds no lock across an await but the one that keeps rounds apart.
 
+mod abandoned;
 mod driver;
 mod inbound;
 mod outbound;
@@ -34,13 +35,13 @@ use tokio::{
     task::JoinHandle,
 };
 
+use self::{abandoned::Abandoned, plan::Readiness, remote::blocking, status::Problems};
 pub use self::{
     inbound::InboundReport,
     outbound::OutboundReport,
     remote::RemoteBlocks,
     status::{Problem, SyncStatus, Waiting},
 };
-use self::{plan::Readiness, remote::blocking, status::Problems};
 use crate::{
     clock::Clock,
     error::{Error, ErrorKind, Result},
@@ -121,6 +122,7 @@ struct Engine {
     rounds: watch::Sender<u64>,
     /// Somebody waits for what else would rest for a while.
     hurry: Notify,
+    abandoned: Arc<Abandoned>,
 }
 
 #[derive(Default)]
@@ -271,6 +273,7 @@ impl Sync {
             state: Mutex::default(),
             rounds: watch::Sender::new(0),
             hurry: Notify::new(),
+            abandoned: Arc::default(),
         };
         Self { engine: Arc::new(engine), stop: watch::Sender::new(false), driver: tokio::sync::Mutex::new(None) }
     }

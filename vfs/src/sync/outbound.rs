@@ -20,6 +20,7 @@ use parsecfs_core::{
 
 use super::{
     Engine, Problem,
+    abandoned::Abandoned,
     plan::{Readiness, SlotPlan, children_first, larger_blocks, plan, plan_slots},
     remote::blocking,
 };
@@ -76,7 +77,7 @@ struct Piece {
     blocks: Vec<(BlockId, Block)>,
     complete: Vec<FileJob>,
     /// Files that were written to meanwhile.
-    moved_on: bool,
+    moved_on: Vec<VlobId>,
     refused: Vec<(VlobId, ChangeNumber, Error)>,
 }
 
@@ -136,14 +137,19 @@ struct Outbound<'a> {
 impl Engine {
     /// One outbound round.
     pub(super) async fn outbound_once(&self, readiness: Readiness) -> Result<OutboundReport> {
-        match self.send(readiness).await {
+        let sent = match self.send(readiness).await {
             // The key changed under it.
             Err(error) if error.kind() == ErrorKind::Stale => {
+                self.abandoned.clear();
                 self.organization.refresh().await?;
                 self.send(readiness).await
             }
             sent => sent,
+        };
+        if sent.is_err() {
+            self.abandoned.clear();
         }
+        sent
     }
 
     async fn send(&self, readiness: Readiness) -> Result<OutboundReport> {
@@ -229,6 +235,7 @@ impl Outbound<'_> {
             realm: engine.realm,
             random: engine.random.clone(),
             gone: engine.state.lock().gone_blocks.clone(),
+            abandoned: engine.abandoned.clone(),
             limits: Limits {
                 block_bytes_max: capabilities.block_bytes_max,
                 manifest_bytes_max: capabilities.vlob_bytes_max,
@@ -244,7 +251,10 @@ impl Outbound<'_> {
                     Ok(Fill::Complete) => piece.complete.push(next),
                     Ok(Fill::Full) => job = Some(next),
                     // Its new state is pending.
-                    Ok(Fill::MovedOn) => piece.moved_on = true,
+                    Ok(Fill::MovedOn) => {
+                        sealer.abandoned.keep(next.entry.id, &next.blocks);
+                        piece.moved_on.push(next.entry.id);
+                    }
                     Err(error) if hurts_all(&error) => return Err(error),
                     Err(error) => piece.refused.push((next.entry.id, next.entry.change, error)),
                 }
@@ -253,7 +263,10 @@ impl Outbound<'_> {
         };
         let (piece, todo, job, taken_along) = blocking(&engine.handle, work).await?;
         (*files, *current, self.taken_along) = (todo, job, taken_along);
-        self.report.again |= piece.moved_on;
+        self.report.again |= !piece.moved_on.is_empty();
+        let now_ns = engine.clock.now_ns();
+        // Whoever writes all the time is not tried again at once: it would hardly get further.
+        engine.state.lock().waiting_since.extend(piece.moved_on.iter().map(|id| (*id, now_ns)));
         for (id, change, error) in &piece.refused {
             self.unsent.remove(id);
             engine.refuse_upload(*id, *change, error);
@@ -263,6 +276,7 @@ impl Outbound<'_> {
 
     /// Stages the next version of a file, and of the other names of its inode, which list the same blocks.
     async fn stage_file(&mut self, job: FileJob) -> Result<()> {
+        self.engine.abandoned.done(job.entry.id);
         let device = self.engine.organization.device_id();
         let (tree, seen, links) = (self.engine.tree.clone(), job.entry.change, job.entry.links.clone());
         let names = blocking(&self.engine.handle, move || {
@@ -510,6 +524,7 @@ struct Sealer {
     realm: parsecfs_core::id::RealmId,
     random: super::Random,
     gone: BTreeSet<BlockId>,
+    abandoned: Arc<Abandoned>,
     limits: Limits,
 }
 
@@ -588,6 +603,10 @@ impl Sealer {
             if let Some(block) = there.filter(|block| !self.gone.contains(&block.id)) {
                 return Ok(*block);
             }
+        }
+        let there = self.abandoned.find(entry.id, offset, size, &digest);
+        if let Some(block) = there.filter(|block| !self.gone.contains(&block.id)) {
+            return Ok(block);
         }
         let id = BlockId::from_bytes((self.random)());
         let block = quietly(|| self.organization.seal_block(self.realm, id, bytes))?;
