@@ -66,7 +66,7 @@ async fn make(dir: &Path, vlobs: usize) -> Result<()> {
         left -= count;
         let blocks: Vec<_> = (0..count)
             .map(|_| {
-                let block = Block { key_index: 1, bytes: random_bytes::<64>().as_slice().into() };
+                let block = Block { key_index: 1, bytes: random_bytes::<64>().to_vec().into() };
                 (BlockId::from_bytes(random_bytes()), block)
             })
             .collect();

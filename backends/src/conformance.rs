@@ -280,7 +280,14 @@ impl World {
     /// A write of `content` with the realm's first key.
     #[must_use]
     pub fn write(&self, id: VlobId, version: u32, content: &[u8], new_blocks: Vec<BlockId>) -> VlobWrite {
-        VlobWrite { id, version, key_index: 1, timestamp: self.tick(), blob: content.into(), new_blocks }
+        VlobWrite {
+            id,
+            version,
+            key_index: 1,
+            timestamp: self.tick(),
+            blob: Bytes::copy_from_slice(content),
+            new_blocks,
+        }
     }
 }
 
@@ -418,7 +425,7 @@ async fn blocks_of_every_size_come_back(
     }
     let ids = blocks.iter().map(|(id, _)| *id).collect();
     let large: Bytes = vec![7; 300 << 10].into();
-    let write = VlobWrite { blob: Arc::clone(&large), ..world.write(vlob(), 1, b"", ids) };
+    let write = VlobWrite { blob: large.clone(), ..world.write(vlob(), 1, b"", ids) };
     let id = write.id;
     assert_eq!(alice.commit(realm, vec![write]).await.expect("commits"), [WriteOutcome::Stored]);
     let again = connect(founder).await;

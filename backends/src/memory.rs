@@ -211,8 +211,8 @@ impl State {
         self.common_is_after_last(user.timestamp)?;
         self.users.insert(user.user_id, UserState::with(user.profile));
         self.devices.insert(device.device_id, user.user_id);
-        self.push_common(user.timestamp, Arc::clone(user_bytes), Arc::clone(redacted_user));
-        self.push_common(device.timestamp, Arc::clone(device_bytes), Arc::clone(redacted_device));
+        self.push_common(user.timestamp, user_bytes.clone(), redacted_user.clone());
+        self.push_common(device.timestamp, device_bytes.clone(), redacted_device.clone());
         Ok(())
     }
 
@@ -227,7 +227,7 @@ impl State {
         require(!self.devices.contains_key(&device.device_id), || conflict("the device exists"))?;
         self.common_is_after_last(device.timestamp)?;
         self.devices.insert(device.device_id, device.user_id);
-        self.push_common(device.timestamp, Arc::clone(full), Arc::clone(redacted));
+        self.push_common(device.timestamp, full.clone(), redacted.clone());
         Ok(())
     }
 
@@ -253,7 +253,7 @@ impl State {
         }
         self.common_is_after_last(claim.timestamp())?;
         self.users.insert(target, state);
-        self.push_common(claim.timestamp(), Arc::clone(certificate), Arc::clone(certificate));
+        self.push_common(claim.timestamp(), certificate.clone(), certificate.clone());
         Ok(())
     }
 
@@ -292,7 +292,7 @@ impl State {
                 require(realm_state.key_index() == *key_index && *key_index > 0, || conflict("not the newest key"))?;
                 realm_state.change_role(author, caller, *realm, certificate, Some((*recipient, users)))?;
                 let bundle = realm_state.bundles.last_mut().expect("key_index() > 0 was checked above");
-                bundle.accesses.insert(*recipient, Arc::clone(access));
+                bundle.accesses.insert(*recipient, access.clone());
                 Ok(())
             }
             Statement::Unshare { realm, certificate } => {
@@ -302,8 +302,8 @@ impl State {
             Statement::RotateKey { realm, certificate, key_index, bundle, accesses, services: _ } => {
                 self.caller(author, caller)?;
                 let bundle = Bundle {
-                    bytes: Arc::clone(bundle),
-                    accesses: accesses.iter().map(|(user, access)| (*user, Arc::clone(access))).collect(),
+                    bytes: bundle.clone(),
+                    accesses: accesses.iter().map(|(user, access)| (*user, access.clone())).collect(),
                 };
                 self.realm_mut(*realm)?.rotate(author, caller, *realm, certificate, *key_index, bundle)
             }
@@ -370,7 +370,7 @@ impl Realm {
         let outsider = share.is_some_and(|(_, users)| users.get(&user).is_some_and(|user| user.outsider));
         require(!outsider || role < Some(RealmRole::Manager), || denied("outsiders are neither owner nor manager"))?;
         require(self.roles.get(&user).copied() != role, || conflict("the role holds already"))?;
-        self.certificates.push((said.timestamp, Arc::clone(certificate)));
+        self.certificates.push((said.timestamp, certificate.clone()));
         match role {
             Some(role) => {
                 self.roles.insert(user, role);
@@ -422,7 +422,7 @@ impl Realm {
         self.check(author, certificate)?;
         let members: HashSet<_> = self.roles.keys().collect();
         require(bundle.accesses.keys().collect::<HashSet<_>>() == members, || conflict("the members are others"))?;
-        self.certificates.push((claim.timestamp(), Arc::clone(certificate)));
+        self.certificates.push((claim.timestamp(), certificate.clone()));
         self.bundles.push(bundle);
         Ok(())
     }
@@ -437,7 +437,7 @@ impl Realm {
             }
             _ => return Err(misuse("a name or archiving certificate of this realm is needed")),
         }
-        self.certificates.push((claim.timestamp(), Arc::clone(certificate)));
+        self.certificates.push((claim.timestamp(), certificate.clone()));
         Ok(())
     }
 
@@ -474,7 +474,7 @@ impl Realm {
             key_index: write.key_index,
             author,
             timestamp: write.timestamp,
-            blob: Arc::clone(&write.blob),
+            blob: write.blob.clone(),
         });
         self.history.push((write.id, write.version));
     }
@@ -525,7 +525,7 @@ impl MemoryStorage {
         let is_new = after(cursor.common);
         let common = state.common.iter().filter(|certificate| is_new(certificate.timestamp));
         let mut batch = CertificateBatch {
-            common: common.map(|c| Arc::clone(if outsider { &c.redacted } else { &c.full })).collect(),
+            common: common.map(|c| if outsider { c.redacted.clone() } else { c.full.clone() }).collect(),
             shamir: state.recoveries.shown_to(self.user, cursor.shamir),
             ..CertificateBatch::default()
         };
@@ -537,7 +537,7 @@ impl MemoryStorage {
             };
             let is_new = after(cursor.realm.get(id).copied());
             let new = realm.certificates[..visible].iter().filter(|(timestamp, _)| is_new(*timestamp));
-            let new: Vec<Bytes> = new.map(|(_, bytes)| Arc::clone(bytes)).collect();
+            let new: Vec<Bytes> = new.map(|(_, bytes)| bytes.clone()).collect();
             if !new.is_empty() {
                 batch.realm.insert(*id, new);
             }
@@ -547,7 +547,7 @@ impl MemoryStorage {
 
     fn append_statement(&self, statement: &Statement) -> Result<()> {
         let mut state = self.server.lock();
-        let main = Arc::clone(main_certificate(statement));
+        let main = main_certificate(statement).clone();
         if state.applied.contains(&main) {
             return Ok(());
         }
@@ -566,7 +566,7 @@ impl MemoryStorage {
             .and_then(|index| realm.bundles.get(usize::try_from(index).ok()?))
             .ok_or_else(|| not_found("no such keys bundle"))?;
         let access = bundle.accesses.get(&self.user).ok_or_else(|| not_found("no access to this keys bundle"))?;
-        Ok(KeysBundle { key_index, bundle: Arc::clone(&bundle.bytes), access: Arc::clone(access) })
+        Ok(KeysBundle { key_index, bundle: bundle.bytes.clone(), access: access.clone() })
     }
 
     fn commit_now(&self, realm: RealmId, writes: &[VlobWrite]) -> Result<Vec<WriteOutcome>> {

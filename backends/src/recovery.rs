@@ -3,10 +3,7 @@
 //! Like everything about certificates here this is bookkeeping; that a setup is allowed is for
 //! [`Trust`](parsecfs_core::trust::Trust) to say.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use parsecfs_core::{
     certificate::{Certificate, ShamirRecoveryBriefCertificate},
@@ -35,14 +32,14 @@ impl RecoveryCertificate {
             return Err(misuse("a brief of a recovery is needed"));
         };
         let share = |share: &Bytes| match claim_of(share)? {
-            Certificate::ShamirRecoveryShare(claim) => Ok((claim.recipient, Arc::clone(share))),
+            Certificate::ShamirRecoveryShare(claim) => Ok((claim.recipient, share.clone())),
             _ => Err(misuse("a share of a recovery is needed")),
         };
         Ok(Self {
             timestamp: claim.timestamp,
             user: claim.user_id,
             recipients: claim.per_recipient_shares.into_keys().collect(),
-            certificate: Arc::clone(brief),
+            certificate: brief.clone(),
             shares: shares.iter().map(share).collect::<Result<_>>()?,
         })
     }
@@ -56,7 +53,7 @@ impl RecoveryCertificate {
             timestamp: claim.timestamp,
             user: claim.setup_to_delete_user_id,
             recipients: claim.share_recipients,
-            certificate: Arc::clone(certificate),
+            certificate: certificate.clone(),
             shares: BTreeMap::new(),
         })
     }
@@ -73,7 +70,7 @@ impl RecoveryCertificate {
     pub(crate) fn shown_to(&self, reader: UserId) -> impl Iterator<Item = Bytes> + '_ {
         let concerns = reader == self.user || self.recipients.contains(&reader);
         let shown = concerns.then_some(&self.certificate).into_iter().chain(self.shares.get(&reader));
-        shown.map(Arc::clone)
+        shown.cloned()
     }
 }
 

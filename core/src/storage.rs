@@ -14,7 +14,7 @@
 
 mod invitation;
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt};
 
 use futures::{future::BoxFuture, stream::BoxStream};
 
@@ -29,7 +29,7 @@ pub use invitation::{
 };
 
 /// Sealed bytes, shared without copying.
-pub type Bytes = Arc<[u8]>;
+pub use bytes::Bytes;
 
 /// The answer of every storage method.
 pub type Result<T> = std::result::Result<T, Error>;

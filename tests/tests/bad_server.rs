@@ -114,7 +114,7 @@ impl VlobStore for Liar {
                 Lie::SwapsManifests => {
                     let root = self.inner.read(realm, &[realm.root()]).await?;
                     for record in records.iter_mut().filter(|record| record.id != realm.root()) {
-                        record.blob = Arc::clone(&root[0].blob);
+                        record.blob = root[0].blob.clone();
                     }
                 }
                 _ => {}

@@ -75,8 +75,8 @@ async fn cards_of_whoever_may_not_invite_and_cards_in_other_places_count_for_not
     let card = verbs.keys().into_iter().filter(|key| key.ends_with("/card"));
     let cards: Vec<_> = card.map(|key| (verbs.get_now(&key).unwrap(), key)).collect();
     let [(one, first), (other, second)] = cards.try_into().unwrap();
-    verbs.tamper(&first, Some(Arc::clone(&other)));
-    verbs.tamper(&second, Some(Arc::clone(&one)));
+    verbs.tamper(&first, Some(other.clone()));
+    verbs.tamper(&second, Some(one.clone()));
     assert!(alice.invitations().await.unwrap().is_empty() && bobs.invitations().await.unwrap().is_empty());
     let mut flipped = one.to_vec();
     flipped[40] ^= 1;
@@ -100,7 +100,7 @@ async fn an_end_that_was_damaged_ends_its_invitation_only() {
     alice.complete_invitation(used).await.unwrap();
     let (open, _) = alice.invite(&guest("open"), false).await.unwrap();
     let end = verbs.keys().into_iter().find(|key| key.ends_with("/end")).unwrap();
-    verbs.tamper(&end, Some((*b"damaged").into()));
+    verbs.tamper(&end, Some(b"damaged".as_slice().into()));
     let known = alice.invitations().await.unwrap();
     let status = |token| known.iter().find(|known| known.token == token).map(|known| known.status);
     assert_eq!(status(used), Some(InvitationStatus::Cancelled));

@@ -44,25 +44,22 @@ impl Store {
         storage.append(ended).await.unwrap();
         storage.append(world.delete_recovery(&founder, &brief)).await.unwrap();
         storage.append(world.set_up_recovery(&founder, &holder).0).await.unwrap();
-        let (mut blocks, mut manifests) = (HashMap::new(), HashMap::<_, Vec<Bytes>>::new());
+        let (mut blocks, mut manifests) = (HashMap::<_, Bytes>::new(), HashMap::<_, Vec<Bytes>>::new());
         for (number, (block_bytes, manifest_bytes)) in
             [(100, 100), (20 << 10, 100), (300 << 10, 100), (100, 200 << 10)].into_iter().enumerate()
         {
             let number = u8::try_from(number).unwrap();
             let block = BlockId::from_bytes([number; 16]);
             blocks.insert(block, vec![number; block_bytes].into());
-            storage
-                .put(REALM, vec![(block, Block { key_index: 1, bytes: Arc::clone(&blocks[&block]) })])
-                .await
-                .unwrap();
+            storage.put(REALM, vec![(block, Block { key_index: 1, bytes: blocks[&block].clone() })]).await.unwrap();
             let (id, manifest) = (VlobId::from_bytes([number; 16]), vec![number; manifest_bytes]);
-            manifests.entry(id).or_default().push(manifest.as_slice().into());
+            manifests.entry(id).or_default().push(manifest.clone().into());
             let write = world.write(id, 1, &manifest, vec![block]);
             assert_eq!(storage.commit(REALM, vec![write]).await.unwrap(), [WriteOutcome::Stored]);
         }
         // An older version is in a pack of its own.
         let (id, manifest) = (VlobId::from_bytes([3; 16]), vec![9; 200 << 10]);
-        manifests.entry(id).or_default().push(manifest.as_slice().into());
+        manifests.entry(id).or_default().push(manifest.clone().into());
         let write = world.write(id, 2, &manifest, vec![]);
         assert_eq!(storage.commit(REALM, vec![write]).await.unwrap(), [WriteOutcome::Stored]);
         storage.write_checkpoint(REALM).await.unwrap();

@@ -410,7 +410,7 @@ async fn forged_reordered_and_hidden_certificates_are_refused_and_change_nothing
             batch.common[0] = bytes.into();
         }),
         ("reordered", |batch| batch.common.swap(0, 1)),
-        ("doubled", |batch| batch.common.push(Arc::clone(&batch.common[0]))),
+        ("doubled", |batch| batch.common.push(batch.common[0].clone())),
         ("hidden", |batch| {
             for realm in batch.realm.values_mut() {
                 realm.remove(0);

@@ -324,7 +324,7 @@ impl Draft {
 impl RawEntry {
     /// The object to store.
     pub(super) fn object(&self) -> Bytes {
-        std::sync::Arc::clone(&self.object)
+        self.object.clone()
     }
 }
 
@@ -432,8 +432,8 @@ fn read_change(reader: &mut Reader<'_>) -> Result<Change> {
         GC_INTENT => Change::GcIntent(reader.list(read_doomed)?),
         FENCE => Change::Fence,
         RECOVERY => Change::Recovery(Box::new(RecoverySetup {
-            brief: reader.bytes()?.into(),
-            shares: reader.list(|reader| reader.bytes().map(Bytes::from))?,
+            brief: Bytes::copy_from_slice(reader.bytes()?),
+            shares: reader.list(|reader| reader.bytes().map(Bytes::copy_from_slice))?,
             object: RecoveryObject { name: reader.array()?, digest: reader.array()? },
         })),
         _ => return Err(damaged("a change of an unknown kind")),
@@ -493,7 +493,7 @@ pub(super) fn write_statement(writer: &mut Writer, statement: &Statement) {
 
 pub(super) fn read_statement(reader: &mut Reader<'_>) -> Result<Statement> {
     fn bytes(reader: &mut Reader<'_>) -> Result<Bytes> {
-        reader.bytes().map(Bytes::from)
+        reader.bytes().map(Bytes::copy_from_slice)
     }
     fn realm(reader: &mut Reader<'_>) -> Result<RealmId> {
         reader.array().map(RealmId::from_bytes)

@@ -34,7 +34,7 @@ pub fn read_checkpoint(bytes: &[u8]) {
 
 /// Reads a block, a pack, what an invitation leaves, and the object that says what lies here.
 pub fn read_object(bytes: &[u8]) {
-    drop(pack::read_block(bytes));
+    drop(pack::read_block(&parsecfs_core::storage::Bytes::copy_from_slice(bytes)));
     drop(pack::read_pack(bytes));
     drop(Format::decode(bytes));
     invitation::read(bytes);

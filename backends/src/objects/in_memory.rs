@@ -41,14 +41,14 @@ impl InMemoryVerbs {
         if state.objects.contains_key(key) {
             return Created::Exists;
         }
-        state.objects.insert(key.to_owned(), (now, Arc::clone(bytes)));
+        state.objects.insert(key.to_owned(), (now, bytes.clone()));
         Created::Won
     }
 
     /// Returns one object at once.
     #[must_use]
     pub fn get_now(&self, key: &str) -> Option<Bytes> {
-        self.lock().objects.get(key).map(|(_, bytes)| Arc::clone(bytes))
+        self.lock().objects.get(key).map(|(_, bytes)| bytes.clone())
     }
 
     /// Replaces or removes an object behind everybody's back, as a damaged or hostile store does.
@@ -92,7 +92,7 @@ impl Verbs for InMemoryVerbs {
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Got>> {
         async move {
             let state = self.lock();
-            let bytes = state.objects.get(key).map(|(_, bytes)| Arc::clone(bytes));
+            let bytes = state.objects.get(key).map(|(_, bytes)| bytes.clone());
             Ok(Got { bytes, at: StoreTime(state.now_ms) })
         }
         .boxed()
@@ -104,7 +104,7 @@ impl Verbs for InMemoryVerbs {
                 let length = whole.len() as u64;
                 let (from, to) = (offset.min(length), offset.saturating_add(bytes).min(length));
                 let index = |at: u64| usize::try_from(at).expect("at most the length of a slice");
-                Arc::from(&whole[index(from)..index(to)])
+                whole.slice(index(from)..index(to))
             }))
         }
         .boxed()

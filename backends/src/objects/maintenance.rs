@@ -5,7 +5,7 @@
 
 use parsecfs_core::{
     id::RealmId,
-    storage::{LogId, Result},
+    storage::{Bytes, LogId, Result},
 };
 
 use super::{
@@ -181,7 +181,7 @@ impl Shared {
         let Some(cut) = cut.map(|(seq, _, _)| seq + 1) else { return Ok(0) };
         // First the boundary, then the deletes: who creates a deleted number finds out.
         if cut > boundary(&*self.verbs, log_id).await? {
-            self.verbs.put_hint(&key::boundary(log_id), cut.to_le_bytes().as_slice().into()).await?;
+            self.verbs.put_hint(&key::boundary(log_id), Bytes::copy_from_slice(&cut.to_le_bytes())).await?;
         }
         let mut deleted = 0;
         for (_, name, _) in entries.iter().filter(|(seq, _, _)| *seq < cut) {

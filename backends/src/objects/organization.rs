@@ -4,10 +4,7 @@
 //!
 //! Invariant: positions are numbers of entries. "At head `n`" means after the entries `0..n`.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::collections::{HashMap, HashSet};
 
 use parsecfs_core::{
     certificate::{Certificate, UserProfile},
@@ -171,7 +168,7 @@ impl Organization {
             Statement::DeleteRecovery { certificate } => self.end_recovery(author, certificate),
             _ => return Err(denied("this does not belong into the organization log")),
         }?;
-        self.applied.insert(Arc::clone(main_certificate(statement)));
+        self.applied.insert(main_certificate(statement).clone());
         Ok(())
     }
 
@@ -180,13 +177,13 @@ impl Organization {
         self.gate.admit_recovery(&setup.brief, &setup.shares)?;
         let certificate = RecoveryCertificate::setup(&setup.brief, &setup.shares)?;
         self.recoveries.push(certificate, Some(setup.object));
-        self.applied.insert(Arc::clone(&setup.brief));
+        self.applied.insert(setup.brief.clone());
         Ok(())
     }
 
     fn end_recovery(&mut self, author: DeviceId, certificate: &Bytes) -> Result<()> {
         self.check_recovery(author, certificate)?;
-        self.gate.admit(&CertificateBatch { shamir: vec![Arc::clone(certificate)], ..Default::default() })?;
+        self.gate.admit(&CertificateBatch { shamir: vec![certificate.clone()], ..Default::default() })?;
         self.recoveries.push(RecoveryCertificate::deletion(certificate)?, None);
         Ok(())
     }
@@ -224,7 +221,7 @@ impl Organization {
 
     fn take(&mut self, author: Option<DeviceId>, certificates: Vec<(&Bytes, &Bytes)>) -> Result<()> {
         let mut batch = CertificateBatch::default();
-        for (full, redacted) in &certificates {
+        for (full, redacted) in certificates {
             let claim = claim_of(full)?;
             if claim.author() != author {
                 return Err(denied("signed by another device than the entry"));
@@ -233,13 +230,13 @@ impl Organization {
                 return Err(denied("the redacted certificate says something else"));
             }
             self.check_order(&claim, batch.common.is_empty())?;
-            batch.common.push(Arc::clone(full));
+            batch.common.push(full.clone());
             self.note(&claim);
             self.certificates.push(CommonCertificate {
                 timestamp: claim.timestamp(),
                 seq: self.head.seq,
-                full: Arc::clone(full),
-                redacted: Arc::clone(redacted),
+                full: full.clone(),
+                redacted: redacted.clone(),
             });
         }
         self.gate.admit(&batch)
@@ -334,7 +331,7 @@ impl Organization {
     /// Common certificates that entries in `from..to` brought, as rules see them.
     pub(super) fn common_between(&self, from: u64, to: u64) -> Vec<Bytes> {
         let between = self.certificates.iter().filter(|certificate| (from..to).contains(&certificate.seq));
-        between.map(|certificate| Arc::clone(&certificate.full)).collect()
+        between.map(|certificate| certificate.full.clone()).collect()
     }
 
     /// Common certificates after the cursor, redacted for outsiders.
@@ -342,6 +339,6 @@ impl Organization {
         let redacted = self.outsiders.contains(&reader);
         let is_new = |c: &&CommonCertificate| cursor.common.is_none_or(|from| c.timestamp > from);
         let new = self.certificates.iter().filter(is_new);
-        new.map(|c| Arc::clone(if redacted { &c.redacted } else { &c.full })).collect()
+        new.map(|c| if redacted { c.redacted.clone() } else { c.full.clone() }).collect()
     }
 }

@@ -29,7 +29,7 @@ pub(super) fn write_block(block: &Block) -> Bytes {
     writer.0.into()
 }
 
-pub(super) fn read_block(object: &[u8]) -> Result<Block> {
+pub(super) fn read_block(object: &Bytes) -> Result<Block> {
     let mut reader = Reader::new(object);
     if reader.raw(4)? != BLOCK {
         return Err(Error::new(ErrorKind::Corrupt, "a block does not start as one"));
@@ -38,7 +38,7 @@ pub(super) fn read_block(object: &[u8]) -> Result<Block> {
         return Err(Error::new(ErrorKind::Unsupported, "a block of a newer format"));
     }
     let key_index = reader.u64()?;
-    Ok(Block { key_index, bytes: object[reader.position()..].into() })
+    Ok(Block { key_index, bytes: object.slice(reader.position()..) })
 }
 
 /// Takes a pack apart: the id, the key and the place of each part. Every byte belongs to a part, or to the frame around.

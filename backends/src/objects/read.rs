@@ -91,7 +91,7 @@ impl Shared {
             Payload::Inline(span) => {
                 let body = self.body(realm, seq).await;
                 let lost = |error: Error| missing("a log entry cannot be read").caused_by(error);
-                Ok(span.slice(&body.map_err(lost)?)?.into())
+                Ok(Bytes::copy_from_slice(span.slice(&body.map_err(lost)?)?))
             }
             Payload::Pack(_, span) => {
                 let part = self.verbs.get_range(pack, span.offset.into(), span.length.into()).await?;

@@ -8,7 +8,7 @@
 //! The object is there before the entry that speaks of it, and goes after the entry that ends it. A crash in between
 //! leaves an object that nobody is led to, or one that the next setup or deletion of that user takes away.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use parsecfs_core::{
     id::{RevealToken, UserId},
@@ -114,7 +114,7 @@ impl Shared {
             return Err(misuse("this sets up no recovery"));
         };
         let object = name_of(*reveal_token);
-        self.keep_recovery(&object, Arc::clone(sealed_device)).await?;
+        self.keep_recovery(&object, sealed_device.clone()).await?;
         let appended = self.append_to_organization(Change::of(statement)).await;
         // Refused for good: nothing of it is in the log, nor will be.
         if appended.as_ref().is_err_and(|error| matches!(error.kind(), ErrorKind::VersionConflict | ErrorKind::Denied))
@@ -126,7 +126,7 @@ impl Shared {
     }
 
     async fn keep_recovery(&self, name: &RecoveryName, sealed_device: Bytes) -> Result<()> {
-        let object = [(key::recovery(name), Arc::clone(&sealed_device))];
+        let object = [(key::recovery(name), sealed_device.clone())];
         if self.verbs.create(&object).await?.outcomes == [Created::Won] {
             return Ok(());
         }

@@ -3,10 +3,7 @@
 //! A statement that the server calls done, too late or contradictory may be this device's own whose answer was lost:
 //! it is looked for, byte by byte, before it is called a conflict.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, PoisonError},
-};
+use std::{collections::BTreeMap, sync::PoisonError};
 
 use futures::{FutureExt, future::BoxFuture};
 use parsecfs_core::{
@@ -39,7 +36,7 @@ impl CertificateStore for ParsecStorage {
 
     fn append<'a>(&'a self, statement: Statement) -> BoxFuture<'a, Result<()>> {
         async move {
-            let main = Arc::clone(main_certificate(&statement));
+            let main = main_certificate(&statement).clone();
             let redacted = redacted_of(&statement);
             let topic = Topic::of(&statement);
             let family = match statement {
@@ -232,9 +229,9 @@ fn certificates(reply: &mut Reply, name: &str) -> Result<Vec<Bytes>> {
 fn redacted_of(statement: &Statement) -> Option<Bytes> {
     match statement {
         Statement::Bootstrap { redacted_user, .. } | Statement::CreateUser { redacted_user, .. } => {
-            Some(Arc::clone(redacted_user))
+            Some(redacted_user.clone())
         }
-        Statement::CreateDevice { redacted_device, .. } => Some(Arc::clone(redacted_device)),
+        Statement::CreateDevice { redacted_device, .. } => Some(redacted_device.clone()),
         _ => None,
     }
 }

@@ -66,10 +66,10 @@ impl Trust {
             };
             require(holders.insert(claimed.recipient), "two shares for one recipient")?;
             let mut shown = Self { reader: claimed.recipient, ..self.clone() };
-            shown.apply_shamir(&[Arc::clone(brief), Arc::clone(share)])?;
+            shown.apply_shamir(&[brief.clone(), share.clone()])?;
         }
         let mut after = Self { reader: setup.user_id, ..self.clone() };
-        after.apply_shamir(&[Arc::clone(brief)])?;
+        after.apply_shamir(std::slice::from_ref(brief))?;
         Ok(Self { reader: self.reader, ..after })
     }
 

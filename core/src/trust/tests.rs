@@ -281,7 +281,7 @@ impl Recovery {
             let people = [&self.world.alice, &self.world.bob, &self.carol];
             people.into_iter().find(|person| person.user() == user).map(|person| person.private.public_key())
         };
-        let sealed = (&self.secret, Bytes::from(*b"sealed"));
+        let sealed = (&self.secret, Bytes::from_static(b"sealed"));
         let setup = statement::set_up_recovery(user, &self.plan, sealed, key_of, &author.author(seconds)).unwrap();
         let Statement::SetUpRecovery { brief, shares, .. } = setup else { unreachable!() };
         (brief, shares)

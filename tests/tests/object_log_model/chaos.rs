@@ -131,7 +131,7 @@ impl Verbs for Chaos {
             if dice < 60 {
                 let left = self.roll(|rng| rng.random_range(1..120));
                 let mut late = self.late.lock().expect("not poisoned");
-                late.extend(objects.iter().map(|(key, bytes)| (left, key.clone(), Arc::clone(bytes))));
+                late.extend(objects.iter().map(|(key, bytes)| (left, key.clone(), bytes.clone())));
                 return Err(Self::unknown());
             }
             let created = self.store.create(objects).await?;

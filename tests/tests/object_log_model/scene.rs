@@ -109,7 +109,7 @@ impl Scene {
                 version,
                 key_index: 1,
                 timestamp: floor.map_or(timestamp, |floor: Timestamp| timestamp.max(floor.next())),
-                blob: Arc::clone(&content),
+                blob: content.clone(),
                 new_blocks: vec![block],
             };
             loop {
@@ -210,7 +210,7 @@ impl Scene {
         let mut seen = HashMap::new();
         for Acknowledged { file, version, content, block } in &acknowledged {
             fresh.get(self.realm, *block).await.expect("a referenced block is there");
-            let twice = seen.insert((*file, *version), Arc::clone(content));
+            let twice = seen.insert((*file, *version), content.clone());
             assert!(twice.is_none(), "two acknowledged writes are the same version: one is lost");
             let newest = fresh.read(self.realm, &[*file]).await.expect("a fresh reader reads");
             assert!(newest[0].version >= *version, "an acknowledged version is lost");

@@ -13,7 +13,6 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
@@ -296,7 +295,7 @@ impl Row {
             };
             let length = take(&mut bytes, 4).and_then(|length| length.try_into().ok()).ok_or_else(malformed)?;
             let length = usize::try_from(u32::from_le_bytes(length)).map_err(|_| malformed())?;
-            list.push(Arc::from(take(&mut bytes, length).ok_or_else(malformed)?));
+            list.push(Bytes::copy_from_slice(take(&mut bytes, length).ok_or_else(malformed)?));
         }
         Ok(Self { afresh, batch })
     }
@@ -314,10 +313,10 @@ mod tests {
 
     fn batch(text: &[u8]) -> Row {
         let batch = CertificateBatch {
-            sequester: vec![Arc::from(text)],
-            common: vec![Arc::from(&b"user"[..]), Arc::from(&b""[..])],
-            realm: BTreeMap::from([(RealmId::from_bytes([7; 16]), vec![Arc::from(&b"role"[..])])]),
-            shamir: vec![Arc::from(&b"brief"[..])],
+            sequester: vec![Bytes::copy_from_slice(text)],
+            common: vec![Bytes::from_static(b"user"), Bytes::from_static(b"")],
+            realm: BTreeMap::from([(RealmId::from_bytes([7; 16]), vec![Bytes::from_static(b"role")])]),
+            shamir: vec![Bytes::from_static(b"brief")],
         };
         Row { afresh: text == b"two", batch }
     }

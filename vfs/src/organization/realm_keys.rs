@@ -12,7 +12,7 @@ use std::sync::Arc;
 use parsecfs_core::{
     id::RealmId,
     keys_bundle::{self, KeysBundleAccess, RealmKeys},
-    storage::KeysBundle,
+    storage::{Bytes, KeysBundle},
     trust::RealmTrust,
 };
 
@@ -93,5 +93,9 @@ pub(super) fn decode(record: &[u8]) -> Option<KeysBundle> {
     let (key_index, rest) = record.split_first_chunk()?;
     let (access_bytes, rest) = rest.split_first_chunk()?;
     let (access, bundle) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*access_bytes)).ok()?)?;
-    Some(KeysBundle { key_index: u64::from_le_bytes(*key_index), bundle: Arc::from(bundle), access: Arc::from(access) })
+    Some(KeysBundle {
+        key_index: u64::from_le_bytes(*key_index),
+        bundle: Bytes::copy_from_slice(bundle),
+        access: Bytes::copy_from_slice(access),
+    })
 }

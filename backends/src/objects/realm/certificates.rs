@@ -142,17 +142,15 @@ impl Certificates {
             return Err(denied("signed by another device than the entry"));
         }
         self.check_place(statement, &claim)?;
-        let batch = CertificateBatch {
-            realm: [(self.realm, vec![Arc::clone(certificate)])].into(),
-            ..CertificateBatch::default()
-        };
+        let batch =
+            CertificateBatch { realm: [(self.realm, vec![certificate.clone()])].into(), ..CertificateBatch::default() };
         // What a member may say is for the rules; a member of any role may become owner when nobody higher is left.
         if self.role_at(caller, self.head.seq).is_none() && !self.certificates.is_empty() {
             return Err(denied("the author is no member"));
         }
         self.gate.admit(&batch)?;
         self.note(statement, &claim);
-        self.applied.insert(Arc::clone(certificate));
+        self.applied.insert(certificate.clone());
         self.statements.push((self.head.seq, *said, Arc::new(statement.clone())));
         Ok(())
     }
@@ -204,7 +202,7 @@ impl Certificates {
 
     fn note(&mut self, statement: &Statement, claim: &Certificate) {
         let seq = self.head.seq;
-        self.certificates.push((seq, claim.timestamp(), Arc::clone(main_certificate(statement))));
+        self.certificates.push((seq, claim.timestamp(), main_certificate(statement).clone()));
         match claim {
             Certificate::RealmRole(said) => self.roles.push((seq, said.user_id, said.role)),
             Certificate::RealmArchiving(said) => self.read_only.push((seq, is_read_only(said.configuration))),
@@ -213,13 +211,13 @@ impl Certificates {
         match statement {
             Statement::Share { recipient, access, .. } => {
                 if let Some(bundle) = self.bundles.last_mut() {
-                    bundle.accesses.insert(*recipient, Arc::clone(access));
+                    bundle.accesses.insert(*recipient, access.clone());
                 }
             }
             Statement::RotateKey { bundle, accesses, .. } => {
                 self.rotations.push(seq);
-                let accesses = accesses.iter().map(|(user, access)| (*user, Arc::clone(access))).collect();
-                self.bundles.push(Bundle { bytes: Arc::clone(bundle), accesses });
+                let accesses = accesses.iter().map(|(user, access)| (*user, access.clone())).collect();
+                self.bundles.push(Bundle { bytes: bundle.clone(), accesses });
             }
             _ => {}
         }
@@ -279,7 +277,7 @@ impl Certificates {
             .certificates
             .iter()
             .filter(|(seq, timestamp, _)| *seq <= until && cursor.is_none_or(|from| *timestamp > from));
-        visible.map(|(_, _, bytes)| Arc::clone(bytes)).collect()
+        visible.map(|(_, _, bytes)| bytes.clone()).collect()
     }
 
     /// The bundle of a key with the access of `reader`.
@@ -289,7 +287,7 @@ impl Certificates {
         let bundle = index.and_then(|index| self.bundles.get(index));
         let bundle = bundle.ok_or_else(|| not_found("no such keys bundle"))?;
         let access = bundle.accesses.get(&reader).ok_or_else(|| not_found("no access to this keys bundle"))?;
-        Ok(KeysBundle { key_index, bundle: Arc::clone(&bundle.bytes), access: Arc::clone(access) })
+        Ok(KeysBundle { key_index, bundle: bundle.bytes.clone(), access: access.clone() })
     }
 
     /// Every valid statement, for a checkpoint.
