@@ -32,4 +32,50 @@ impl Abandoned {
     pub(super) fn clear(&self) {
         self.0.lock().clear();
     }
+
+    /// For a round: what is kept in it was put only when [`Round::sent`] is said.
+    pub(super) fn forgotten_unless_sent(&self) -> Round<'_> {
+        Round(Some(self))
+    }
+}
+
+/// A round of sending. When it fails, or is given up in the middle, nothing is known of what was put.
+pub(super) struct Round<'a>(Option<&'a Abandoned>);
+
+impl Round<'_> {
+    /// All that was kept is on the storage.
+    pub(super) fn sent(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Round<'_> {
+    fn drop(&mut self) {
+        if let Some(abandoned) = self.0 {
+            abandoned.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parsecfs_core::id::BlockId;
+
+    use super::*;
+
+    #[test]
+    fn what_a_round_kept_counts_only_when_it_was_sent() {
+        let id = VlobId::from_bytes([1; 16]);
+        let block = BlockAccess { id: BlockId::from_bytes([2; 16]), offset: 0, size: 7, digest: [3; 32] };
+        let abandoned = Abandoned::default();
+        let found = || abandoned.find(id, 0, 7, &[3; 32]);
+        let round = abandoned.forgotten_unless_sent();
+        abandoned.keep(id, &[block]);
+        round.sent();
+        assert_eq!(found(), Some(block));
+        assert_eq!(abandoned.find(id, 0, 7, &[4; 32]), None, "other content");
+        // Given up in the middle, as when the future of a round is dropped.
+        drop(abandoned.forgotten_unless_sent());
+        assert_eq!(found(), None);
+    }
 }

@@ -137,6 +137,8 @@ struct Outbound<'a> {
 impl Engine {
     /// One outbound round.
     pub(super) async fn outbound_once(&self, readiness: Readiness) -> Result<OutboundReport> {
+        // Also when nobody waits for the end any more.
+        let trusted = self.abandoned.forgotten_unless_sent();
         let sent = match self.send(readiness).await {
             // The key changed under it.
             Err(error) if error.kind() == ErrorKind::Stale => {
@@ -145,11 +147,9 @@ impl Engine {
                 self.send(readiness).await
             }
             sent => sent,
-        };
-        if sent.is_err() {
-            self.abandoned.clear();
-        }
-        sent
+        }?;
+        trusted.sent();
+        Ok(sent)
     }
 
     async fn send(&self, readiness: Readiness) -> Result<OutboundReport> {
