@@ -530,6 +530,10 @@ impl LocalTree for FakeTree {
         }
     }
 
+    fn blocks_of_source(&self, _id: VlobId) -> Result<Vec<parsecfs_core::manifest::BlockAccess>> {
+        Ok(Vec::new())
+    }
+
     fn set_blocksize(&self, _: VlobId, _: ChangeNumber, _: u64) -> Result<bool> {
         // Its files are too small for that.
         Ok(false)

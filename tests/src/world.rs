@@ -1,6 +1,9 @@
 //! Worlds in a few lines: an organization in a directory, its devices, and their workspaces without a kernel.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, Result, bail};
 use parsecfs_backends::objects::{self, ObjectStorage};
@@ -242,4 +245,14 @@ pub async fn content(volume: &Volume, path: &str) -> Result<Vec<u8>> {
         ReadOutcome::Data(data) => Ok(data),
         ReadOutcome::Missing(blocks) => Ok(volume.read_fetching(ino, 0, size, blocks).await?),
     }
+}
+
+/// Bytes of all files in a folder and below.
+pub fn bytes_in(dir: &Path) -> std::io::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        bytes += if entry.file_type()?.is_dir() { bytes_in(&entry.path())? } else { entry.metadata()?.len() };
+    }
+    Ok(bytes)
 }

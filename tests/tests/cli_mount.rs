@@ -2,7 +2,10 @@
 
 use std::{fs, path::Path};
 
-use parsecfs_tests::cli::{CliHome, can_mount, shape};
+use parsecfs_tests::{
+    cli::{CliHome, can_mount, shape},
+    world::bytes_in,
+};
 use serde_json::json;
 
 #[test]
@@ -130,4 +133,27 @@ fn quickstart_makes_everything_and_again_mounts_the_same() {
     home.ok(&["umount", "Mine", "--flush"]);
     let fourth = home.ok(&["quickstart"]);
     assert_eq!((&fourth["workspace_id"], &fourth["mount"]), (&first["workspace_id"], &first["mount"]));
+}
+
+/// [S44]
+#[test]
+fn a_file_that_cp_copies_is_not_sent_again() {
+    let Some((home, dir)) = CliHome::mounted() else { return };
+    let path = |name: &str| Path::new(&dir).join(name);
+    let bytes: Vec<u8> = (0..1u32 << 21).flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
+    fs::write(path("file"), &bytes).unwrap();
+    home.ok(&["wait", "Photos", "--synced", "--timeout", "60"]);
+    let storage = home.path("storage");
+    let before = bytes_in(&storage).unwrap();
+    assert!(before > bytes.len() as u64);
+    let copied = std::process::Command::new("cp").args([path("file"), path("copy")]).status().unwrap();
+    assert!(copied.success());
+    home.ok(&["wait", "Photos", "--synced", "--timeout", "60"]);
+    let more = bytes_in(&storage).unwrap() - before;
+    assert!(more < 256 << 10, "{more} bytes went up");
+    fs::remove_file(path("file")).unwrap();
+    home.ok(&["umount", "Photos", "--flush"]);
+    home.ok(&["mount", "Photos", &dir]);
+    assert!(fs::read(path("copy")).unwrap() == bytes);
+    home.ok(&["umount", "Photos", "--flush"]);
 }

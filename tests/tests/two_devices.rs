@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use parsecfs_core::{id::RealmId, manifest::Manifest};
-use parsecfs_tests::world::{Device, Files as _, World, content};
+use parsecfs_tests::world::{Device, Files as _, World, bytes_in, content};
 use parsecfs_vfs::{
     Workspace,
     fs::{Times, Volume, WriteOutcome},
@@ -89,9 +89,9 @@ async fn changing_a_byte_of_a_large_file_uploads_one_block() -> Result<()> {
         }
         WriteOutcome::Done => panic!("the block cannot be there"),
     }
-    let before = size_of(&pair._world.store())?;
+    let before = bytes_in(&pair._world.store())?;
     pair.b.sync().await?;
-    let more = size_of(&pair._world.store())? - before;
+    let more = bytes_in(&pair._world.store())? - before;
     assert!((512 << 10..640 << 10).contains(&more), "{more} bytes went up");
     pair.a.sync().await?;
     let mut expected = big;
@@ -196,11 +196,48 @@ async fn holes_take_no_space_on_the_other_device_either() -> Result<()> {
     Ok(())
 }
 
-fn size_of(dir: &std::path::Path) -> Result<u64> {
-    let mut bytes = 0;
-    for entry in std::fs::read_dir(dir)? {
-        let entry = entry?;
-        bytes += if entry.file_type()?.is_dir() { size_of(&entry.path())? } else { entry.metadata()?.len() };
-    }
-    Ok(bytes)
+/// Bytes that cannot be pressed together, of three blocks and a part of one.
+fn noise() -> Vec<u8> {
+    let mut state = 1u32;
+    let next = |_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    };
+    (0..(3 << 19) + 100_001).map(next).collect()
+}
+
+/// [S44]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_sends_only_what_differs_from_its_source_and_outlives_it() -> Result<()> {
+    let pair = pair().await?;
+    let bytes = noise();
+    let volume = pair.a.volume();
+    volume.put("source", &bytes)?;
+    pair.a.sync().await?;
+    volume.put("copy", b"")?;
+    volume.note_copy(volume.find("source")?, volume.find("copy")?)?;
+    volume.put("copy", &bytes)?;
+    let before = bytes_in(&pair._world.store())?;
+    pair.a.sync().await?;
+    let more = bytes_in(&pair._world.store())? - before;
+    assert!(more < 64 << 10, "{more} bytes went up");
+    // One that was changed before it went up, of a source that has changed too.
+    volume.put("changed", b"")?;
+    volume.note_copy(volume.find("source")?, volume.find("changed")?)?;
+    volume.put("changed", &bytes)?;
+    volume.write(volume.find("changed")?, 600_000, b"X", &Vec::new(), Times::Now)?;
+    volume.write(volume.find("source")?, 0, b"Y", &Vec::new(), Times::Now)?;
+    let before = bytes_in(&pair._world.store())?;
+    pair.a.sync().await?;
+    let more = bytes_in(&pair._world.store())? - before;
+    assert!((2 << 19..(2 << 19) + (64 << 10)).contains(&more), "{more} bytes went up");
+    volume.unlink(1, b"source")?;
+    pair.a.sync().await?;
+    pair.b.sync().await?;
+    assert!(content(pair.b.volume(), "copy").await? == bytes);
+    let mut changed = bytes;
+    changed[600_000] = b'X';
+    assert!(content(pair.b.volume(), "changed").await? == changed);
+    assert!(pair.b.check().await?.is_empty());
+    Ok(())
 }

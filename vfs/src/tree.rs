@@ -184,6 +184,10 @@ pub trait LocalTree: Send + Sync {
     /// written since.
     fn slot(&self, id: VlobId, seen: ChangeNumber, slot: u64) -> Result<Option<Vec<u8>>>;
 
+    /// Blocks on the storage whose bytes the entry may hold too, because it was copied from theirs. Nothing says that it
+    /// does, or that these are all.
+    fn blocks_of_source(&self, id: VlobId) -> Result<Vec<BlockAccess>>;
+
     /// From now on the file counts in slots of so many bytes; its content is the same. `false` when it has changed since
     /// `seen`, and nothing was done.
     fn set_blocksize(&self, id: VlobId, seen: ChangeNumber, blocksize: u64) -> Result<bool>;

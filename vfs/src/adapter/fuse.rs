@@ -152,8 +152,16 @@ impl Fuse {
             Operation::Access { mask } => answer("access", reply, may_access(volume, ino, mask)),
             Operation::Allocate { offset, length, mode } => self.allocate(ino, offset, length, mode, reply),
             Operation::Seek { offset, whence } => self.seek(ino, offset, whence, reply),
+            Operation::Copy { target } => {
+                if let Err(error) = volume.note_copy(ino, target) {
+                    // What is wrong with them is told to who reads and writes them.
+                    tracing::debug!(%error, "a copy is not remembered");
+                }
+                // Then the kernel copies.
+                reply.error(Errno::OPNOTSUPP);
+            }
             Operation::Release | Operation::Destroy => reply.ok(),
-            // Opening, closing, copying, locking, polling: the kernel does them without us from the first ENOSYS on.
+            // Opening, closing, locking, polling: the kernel does them without us from the first ENOSYS on.
             Operation::Init(_) | Operation::Interrupt | Operation::Other => reply.error(Errno::NOSYS),
         }
     }

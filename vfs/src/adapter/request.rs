@@ -3,8 +3,8 @@
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use super::wire::{
-    AccessIn, BatchForgetIn, CreateIn, FallocateIn, ForgetOne, GetXattrIn, InHeader, InitIn, LinkIn, LseekIn, MkdirIn,
-    MknodIn, RESENT, ReadIn, Rename2In, SetAttrIn, SetXattrIn, WriteIn, opcode,
+    AccessIn, BatchForgetIn, CopyFileRangeIn, CreateIn, FallocateIn, ForgetOne, GetXattrIn, InHeader, InitIn, LinkIn,
+    LseekIn, MkdirIn, MknodIn, RESENT, ReadIn, Rename2In, SetAttrIn, SetXattrIn, WriteIn, opcode,
 };
 
 /// One request. Not printable: it holds names and content.
@@ -109,6 +109,10 @@ pub(super) enum Operation<'a> {
     },
     Access {
         mask: u32,
+    },
+    /// Bytes of this inode into another one.
+    Copy {
+        target: u64,
     },
     Interrupt,
     Destroy,
@@ -235,6 +239,10 @@ impl<'a> Operation<'a> {
             opcode::LSEEK => {
                 let LseekIn { offset, whence, .. } = body.take()?;
                 Self::Seek { offset, whence }
+            }
+            opcode::COPY_FILE_RANGE | opcode::COPY_FILE_RANGE_64 => {
+                let CopyFileRangeIn { nodeid_out, .. } = body.take()?;
+                Self::Copy { target: nodeid_out }
             }
             opcode::INTERRUPT => Self::Interrupt,
             opcode::DESTROY => Self::Destroy,

@@ -45,7 +45,9 @@ pub(super) mod opcode {
     pub(crate) const READDIRPLUS: u32 = 44;
     pub(crate) const RENAME2: u32 = 45;
     pub(crate) const LSEEK: u32 = 46;
+    pub(crate) const COPY_FILE_RANGE: u32 = 47;
     pub(crate) const TMPFILE: u32 = 51;
+    pub(crate) const COPY_FILE_RANGE_64: u32 = 53;
 }
 
 /// What kernel and filesystem can do, in [`InitIn`] and [`InitOut`].
@@ -348,6 +350,18 @@ pub(super) struct FallocateIn {
     pub(super) length: u64,
     pub(super) mode: u32,
     pub(super) padding: u32,
+}
+
+#[derive(Clone, Copy, Debug, FromBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(super) struct CopyFileRangeIn {
+    pub(super) fh_in: u64,
+    pub(super) offset_in: u64,
+    pub(super) nodeid_out: u64,
+    pub(super) fh_out: u64,
+    pub(super) offset_out: u64,
+    pub(super) length: u64,
+    pub(super) flags: u64,
 }
 
 #[derive(Clone, Copy, Debug, FromBytes, KnownLayout, Immutable)]

@@ -10,6 +10,7 @@ pub(crate) mod ahead;
 mod allocated;
 mod attributes;
 mod check;
+mod copy;
 mod create;
 mod housekeeping;
 mod link;
@@ -82,6 +83,8 @@ pub struct Volume {
     changed: tokio::sync::watch::Sender<u64>,
     notices: Notices,
     remote: OnceLock<Remote>,
+    /// The source of each file that was copied here.
+    copies: Mutex<HashMap<u64, u64>>,
     /// Blocks that are fetched before anybody asked for them.
     coming: Mutex<HashMap<BlockId, ahead::Coming>>,
     read_only: AtomicBool,
@@ -140,6 +143,7 @@ impl Volume {
             removed: Mutex::default(),
             notices,
             remote: OnceLock::new(),
+            copies: Mutex::default(),
             coming: Mutex::default(),
             read_only: AtomicBool::new(false),
             defects: AtomicU64::new(0),

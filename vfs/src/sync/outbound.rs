@@ -6,7 +6,7 @@
 //! the machine; a bounded number of pieces is on its way to the storage.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -31,7 +31,7 @@ use crate::{
     tree::{ChangeNumber, LocalContent, LocalEntry, LocalTree, PendingEntry, TreeUpdate},
 };
 
-/// Clear bytes sealed in one go and put together.
+/// Clear bytes hashed and sealed in one go, and put together.
 const PIECE_BYTES_MAX: u64 = 4 << 20;
 
 /// Blocks in one piece: small files would make many.
@@ -68,6 +68,8 @@ struct FileJob {
     slots: VecDeque<SlotPlan>,
     blocks: Vec<BlockAccess>,
     zeros: Option<BlockAccess>,
+    /// Blocks of what it was copied from, by digest and length.
+    alike: HashMap<([u8; 32], u64), BlockId>,
 }
 
 /// Sealed blocks and the files that are complete with them.
@@ -550,7 +552,10 @@ impl Sealer {
             }
             let Some(mut entry) = self.tree.load(pending.id)? else { continue };
             if entry.need_sync && entry.removed.is_none() {
-                if let Some(blocksize) = larger_blocks(&entry, self.limits)
+                let source = self.tree.blocks_of_source(entry.id)?;
+                // A copy has the blocks of its source, until it outgrows that.
+                if slot_count(&entry) > source.len()
+                    && let Some(blocksize) = larger_blocks(&entry, self.limits)
                     && self.tree.set_blocksize(entry.id, entry.change, blocksize)?
                 {
                     let Some(again) = self.tree.load(pending.id)? else { continue };
@@ -558,7 +563,9 @@ impl Sealer {
                 }
                 taken_along.extend(&entry.links);
                 let slots = plan_slots(&entry, &self.gone).into();
-                return Ok(Some(FileJob { entry, slots, blocks: Vec::new(), zeros: None }));
+                let there = source.iter().filter(|block| !self.gone.contains(&block.id));
+                let alike = there.map(|block| ((block.digest, block.size), block.id)).collect();
+                return Ok(Some(FileJob { entry, slots, blocks: Vec::new(), zeros: None, alike }));
             }
         }
         Ok(None)
@@ -579,7 +586,7 @@ impl Sealer {
                         return Ok(Fill::MovedOn);
                     };
                     if !bytes.is_empty() {
-                        let block = self.block(piece, &job.entry, slot, &bytes)?;
+                        let block = self.block(piece, job, slot, &bytes)?;
                         job.blocks.push(block);
                     }
                 }
@@ -588,13 +595,18 @@ impl Sealer {
         Ok(Fill::Complete)
     }
 
-    fn block(&self, piece: &mut Piece, entry: &LocalEntry, slot: u64, bytes: &[u8]) -> Result<BlockAccess> {
+    fn block(&self, piece: &mut Piece, job: &FileJob, slot: u64, bytes: &[u8]) -> Result<BlockAccess> {
+        let entry = &job.entry;
         let LocalContent::File { blocksize, .. } = &entry.content else {
             return Err(Error::new(ErrorKind::Internal, "a file was expected"));
         };
         let offset = slot.checked_mul(*blocksize).ok_or(ErrorKind::TooLarge)?;
         let digest = quietly(|| *parsecfs_crypto::sha256(bytes).as_bytes());
         let size = bytes.len() as u64;
+        piece.bytes += size;
+        if let Some(id) = job.alike.get(&(digest, size)) {
+            return Ok(BlockAccess { id: *id, offset, size, digest });
+        }
         if let Some(Manifest::File(base)) = &entry.base {
             let same = |block: &&BlockAccess| (block.offset, block.size, block.digest) == (offset, size, digest);
             // Written again with what was there before.
@@ -613,7 +625,6 @@ impl Sealer {
         if block.bytes.len() as u64 > self.limits.block_bytes_max {
             return Err(Error::new(ErrorKind::TooLarge, "block is larger than the storage takes"));
         }
-        piece.bytes += size;
         piece.blocks.push((id, block));
         Ok(BlockAccess { id, offset, size, digest })
     }
@@ -625,12 +636,19 @@ impl Sealer {
             Some(zeros) => zeros,
             None => {
                 let bytes = vec![0; usize::try_from(*blocksize).map_err(|_| ErrorKind::TooLarge)?];
-                self.block(piece, &job.entry, slot, &bytes)?
+                self.block(piece, job, slot, &bytes)?
             }
         };
         job.zeros = Some(zeros);
         job.blocks.push(BlockAccess { offset, ..zeros });
         Ok(())
+    }
+}
+
+fn slot_count(entry: &LocalEntry) -> usize {
+    match &entry.content {
+        LocalContent::File { slots, .. } => slots.len(),
+        LocalContent::Folder { .. } => 0,
     }
 }
 

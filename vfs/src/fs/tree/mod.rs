@@ -18,7 +18,12 @@ mod names;
 use std::collections::BTreeMap;
 
 use futures::future::BoxFuture;
-use parsecfs_core::{id::VlobId, manifest::Manifest, name::EntryName, time::Timestamp};
+use parsecfs_core::{
+    id::VlobId,
+    manifest::{BlockAccess, Manifest},
+    name::EntryName,
+    time::Timestamp,
+};
 
 use self::batch::Batch;
 use super::{Pending, ReadOutcome, Volume, link::base_row, zeros::without_zeros};
@@ -152,6 +157,13 @@ impl LocalTree for Volume {
                 ReadOutcome::Data(bytes) => return Ok(Some(bytes)),
                 ReadOutcome::Missing(blocks) => fetched.extend(self.fetch_blocking(&blocks)?),
             }
+        }
+    }
+
+    fn blocks_of_source(&self, id: VlobId) -> Result<Vec<BlockAccess>> {
+        match self.entry_ino(id)? {
+            Some(ino) => self.blocks_of_source(ino),
+            None => Ok(Vec::new()),
         }
     }
 
