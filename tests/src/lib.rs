@@ -11,6 +11,7 @@ pub mod local_model;
 pub mod medium;
 pub mod mounted;
 pub mod objects;
+pub mod pair;
 pub mod parsec_package;
 pub mod parsec_server;
 pub mod phone;

@@ -6,63 +6,42 @@
 use std::collections::BTreeMap;
 
 use parsecfs_core::{
-    id::{BlockId, RealmId},
+    id::BlockId,
     manifest::Manifest,
     storage::{VlobWrite, WriteOutcome},
 };
-use parsecfs_tests::simulation::{Device, Party, TreeKind, capabilities};
+use parsecfs_tests::{
+    pair::Pair,
+    simulation::{Device, TreeKind, capabilities},
+};
 
-struct Pair {
-    party: Party,
-    realm: RealmId,
-    one: Device,
-    two: Device,
+/// Two devices that share a file with content `base` under the names `a` and `b`.
+async fn linked() -> Pair {
+    let pair = Pair::new(3, TreeKind::Real, capabilities(true)).await;
+    pair.one.create("a", b"base");
+    pair.one.link("a", "b");
+    pair.settle().await;
+    pair
 }
 
-impl Pair {
-    /// Two devices that share a file with content `base` under the names `a` and `b`.
-    async fn linked() -> Self {
-        let party = Party::new(3, capabilities(true)).await;
-        let realm = party.workspace().await;
-        let (one, two) = (party.device(0, realm, TreeKind::Real), party.device(1, realm, TreeKind::Real));
-        one.create("a", b"base");
-        one.link("a", "b");
-        let pair = Self { party, realm, one, two };
-        pair.settle().await;
-        pair
-    }
-
-    async fn settle(&self) {
-        for _ in 0..4 {
-            self.one.sync().await;
-            self.two.sync().await;
-        }
-        assert_eq!(self.one.content().await, self.two.content().await);
-    }
-
-    fn both(&self) -> [&Device; 2] {
-        [&self.one, &self.two]
-    }
-
-    /// What an official client makes of `a`: it knows nothing of links, and empties the file.
-    async fn change_as_official_client(&self) {
-        let Some(Manifest::File(mut file)) = self.two.entry("a").base else { panic!("a file") };
-        let organization = self.party.organization(2);
-        (file.version, file.author) = (file.version + 1, organization.device_id());
-        file.timestamp = organization.next_timestamp(self.realm);
-        (file.size, file.blocks, file.extension, file.updated) = (0, Vec::new(), None, file.timestamp);
-        let sealed = organization.seal_manifest(self.realm, &Manifest::File(file.clone())).unwrap();
-        let write = VlobWrite {
-            id: file.id,
-            version: file.version,
-            key_index: sealed.key_index,
-            timestamp: file.timestamp,
-            blob: sealed.bytes,
-            new_blocks: Vec::new(),
-        };
-        let stored = self.party.storage(2).commit(self.realm, vec![write]).await.unwrap();
-        assert_eq!(stored, [WriteOutcome::Stored]);
-    }
+/// What an official client makes of `a`: it knows nothing of links, and empties the file.
+async fn change_as_official_client(pair: &Pair) {
+    let Some(Manifest::File(mut file)) = pair.two.entry("a").base else { panic!("a file") };
+    let organization = pair.party.organization(2);
+    (file.version, file.author) = (file.version + 1, organization.device_id());
+    file.timestamp = organization.next_timestamp(pair.realm);
+    (file.size, file.blocks, file.extension, file.updated) = (0, Vec::new(), None, file.timestamp);
+    let sealed = organization.seal_manifest(pair.realm, &Manifest::File(file.clone())).unwrap();
+    let write = VlobWrite {
+        id: file.id,
+        version: file.version,
+        key_index: sealed.key_index,
+        timestamp: file.timestamp,
+        blob: sealed.bytes,
+        new_blocks: Vec::new(),
+    };
+    let stored = pair.party.storage(2).commit(pair.realm, vec![write]).await.unwrap();
+    assert_eq!(stored, [WriteOutcome::Stored]);
 }
 
 /// One inode with this many names.
@@ -80,7 +59,7 @@ fn blocks(device: &Device, path: &str) -> Vec<BlockId> {
 
 #[tokio::test]
 async fn a_link_made_here_is_one_inode_there() {
-    let pair = Pair::linked().await;
+    let pair = linked().await;
     for device in pair.both() {
         assert_linked(device, &["a", "b"]);
         assert_eq!(device.at("b").await.unwrap(), b"base");
@@ -89,7 +68,7 @@ async fn a_link_made_here_is_one_inode_there() {
 
 #[tokio::test]
 async fn names_of_one_inode_list_the_same_blocks() {
-    let pair = Pair::linked().await;
+    let pair = linked().await;
     assert_eq!(blocks(&pair.one, "a"), blocks(&pair.one, "b"));
     pair.two.write("b", &[7; 5000]);
     pair.settle().await;
@@ -101,7 +80,7 @@ async fn names_of_one_inode_list_the_same_blocks() {
 
 #[tokio::test]
 async fn a_change_through_one_name_is_seen_through_all_on_both_devices() {
-    let pair = Pair::linked().await;
+    let pair = linked().await;
     pair.two.write("b", b"changed there");
     pair.two.set_mode("a", 0o600);
     pair.settle().await;
@@ -114,7 +93,7 @@ async fn a_change_through_one_name_is_seen_through_all_on_both_devices() {
 
 #[tokio::test]
 async fn a_name_may_be_added_and_removed_anywhere() {
-    let pair = Pair::linked().await;
+    let pair = linked().await;
     pair.two.create_folder("d");
     pair.two.link("a", "d/c");
     pair.settle().await;
@@ -130,7 +109,7 @@ async fn a_name_may_be_added_and_removed_anywhere() {
 
 #[tokio::test]
 async fn a_file_that_is_linked_on_one_device_and_changed_on_the_other_stays_one() {
-    let pair = Pair::linked().await;
+    let pair = linked().await;
     pair.one.create("x", b"x");
     pair.settle().await;
     pair.one.link("x", "y");
@@ -144,7 +123,7 @@ async fn a_file_that_is_linked_on_one_device_and_changed_on_the_other_stays_one(
 
 #[tokio::test]
 async fn changes_on_both_sides_make_one_copy_and_leave_the_link() {
-    let pair = Pair::linked().await;
+    let pair = linked().await;
     pair.one.write("a", b"one");
     pair.two.write("b", b"two");
     pair.settle().await;
@@ -158,8 +137,8 @@ async fn changes_on_both_sides_make_one_copy_and_leave_the_link() {
 
 #[tokio::test]
 async fn a_name_that_an_official_client_changed_leaves_the_link() {
-    let pair = Pair::linked().await;
-    pair.change_as_official_client().await;
+    let pair = linked().await;
+    change_as_official_client(&pair).await;
     pair.settle().await;
     for device in pair.both() {
         assert_eq!((device.at("a").await.unwrap(), device.inode("a").1), (Vec::new(), 1));
@@ -172,9 +151,9 @@ async fn a_name_that_an_official_client_changed_leaves_the_link() {
 
 #[tokio::test]
 async fn what_was_written_meanwhile_stays_with_the_names_that_are_left() {
-    let pair = Pair::linked().await;
+    let pair = linked().await;
     pair.one.write("a", b"mine");
-    pair.change_as_official_client().await;
+    change_as_official_client(&pair).await;
     pair.settle().await;
     for device in pair.both() {
         assert_eq!(device.at("a").await.unwrap(), b"");
@@ -185,7 +164,7 @@ async fn what_was_written_meanwhile_stays_with_the_names_that_are_left() {
 
 #[tokio::test]
 async fn a_removed_name_does_not_come_back_for_what_was_written_through_another() {
-    let pair = Pair::linked().await;
+    let pair = linked().await;
     pair.one.remove("b");
     pair.two.write("a", b"written through the other name");
     pair.two.sync().await;
@@ -196,7 +175,7 @@ async fn a_removed_name_does_not_come_back_for_what_was_written_through_another(
 
 #[tokio::test]
 async fn links_are_there_after_the_store_was_opened_again() {
-    let pair = Pair::linked().await;
+    let pair = linked().await;
     pair.one.write("a", b"not synced yet");
     pair.one.link("b", "c");
     let again = pair.party.device_with(0, pair.realm, pair.one.snapshot());

@@ -24,7 +24,10 @@ use parsecfs_core::{
     storage::{Capabilities, VlobWrite, WriteOutcome},
 };
 use parsecfs_crypto::SecretKey;
-use parsecfs_tests::simulation::{Device, Party, TreeKind, capabilities};
+use parsecfs_tests::{
+    pair::{Pair, settle},
+    simulation::{Device, Party, TreeKind, capabilities},
+};
 use parsecfs_vfs::{
     error::ErrorKind,
     sync::{Sync, SyncOptions},
@@ -70,60 +73,24 @@ stories!(
     a_damaged_manifest_hurts_only_its_entry,
 );
 
-struct Pair {
-    party: Party,
-    realm: RealmId,
-    one: Device,
-    two: Device,
+/// Two devices that share a file `a.txt` with content `base`.
+async fn shared(kind: TreeKind) -> Pair {
+    let pair = Pair::new(2, kind, capabilities(true)).await;
+    pair.one.create("a.txt", b"base");
+    pair.one.sync().await;
+    pair.two.sync().await;
+    assert_eq!(pair.two.at("a.txt").await.unwrap(), b"base");
+    pair
 }
 
-impl Pair {
-    async fn new(kind: TreeKind, capabilities: Capabilities) -> Self {
-        let party = Party::new(2, capabilities).await;
-        let realm = party.workspace().await;
-        let (one, two) = (party.device(0, realm, kind), party.device(1, realm, kind));
-        Self { party, realm, one, two }
-    }
-
-    /// Two devices that share a file `a.txt` with content `base`.
-    async fn shared(kind: TreeKind) -> Self {
-        let pair = Self::new(kind, capabilities(true)).await;
-        pair.one.create("a.txt", b"base");
-        pair.one.sync().await;
-        pair.two.sync().await;
-        assert_eq!(pair.two.at("a.txt").await.unwrap(), b"base");
-        pair
-    }
-
-    async fn settle(&self) {
-        settle(&[&self.one, &self.two]).await;
-    }
-
-    /// Both settle, one of them first.
-    async fn settle_after(&self, first: usize) {
-        [&self.one, &self.two][first].sync().await;
-        settle(&[&self.two, &self.one]).await;
-    }
-}
-
-async fn settle(devices: &[&Device]) {
-    for _ in 0..4 {
-        for device in devices {
-            device.sync().await;
-        }
-    }
-    let first = devices[0].content().await;
-    for device in devices {
-        assert!(device.is_synced());
-        let content = device.content().await;
-        let differ = content.keys().chain(first.keys()).filter(|path| content.get(*path) != first.get(*path));
-        let differ: BTreeSet<_> = differ.collect();
-        assert!(differ.is_empty(), "devices differ at {differ:?}");
-    }
+/// Both settle, one of them first.
+async fn settle_after(pair: &Pair, first: usize) {
+    pair.both()[first].sync().await;
+    settle(&[&pair.two, &pair.one]).await;
 }
 
 async fn changes_travel_both_ways(kind: TreeKind) {
-    let Pair { one, two, party: _party, .. } = Pair::shared(kind).await;
+    let Pair { one, two, party: _party, .. } = shared(kind).await;
     two.write("a.txt", b"from two");
     two.create_folder("docs");
     two.create("docs/b", &[5; 100]);
@@ -134,7 +101,7 @@ async fn changes_travel_both_ways(kind: TreeKind) {
 }
 
 async fn a_file_changed_on_both_sides_becomes_two(kind: TreeKind) {
-    let pair = Pair::shared(kind).await;
+    let pair = shared(kind).await;
     pair.one.write("a.txt", b"one");
     pair.two.write("a.txt", b"two");
     pair.settle().await;
@@ -143,7 +110,7 @@ async fn a_file_changed_on_both_sides_becomes_two(kind: TreeKind) {
 }
 
 async fn equal_changes_do_not_conflict(kind: TreeKind) {
-    let pair = Pair::shared(kind).await;
+    let pair = shared(kind).await;
     pair.one.write("a.txt", b"the same on both");
     pair.two.write("a.txt", b"the same on both");
     pair.settle().await;
@@ -151,7 +118,7 @@ async fn equal_changes_do_not_conflict(kind: TreeKind) {
 }
 
 async fn saving_by_rename_on_both_sides_keeps_both(kind: TreeKind) {
-    let pair = Pair::shared(kind).await;
+    let pair = shared(kind).await;
     for (device, bytes) in [(&pair.one, b"one"), (&pair.two, b"two")] {
         device.create("tmp", bytes);
         device.rename("tmp", "a.txt");
@@ -163,36 +130,36 @@ async fn saving_by_rename_on_both_sides_keeps_both(kind: TreeKind) {
 
 async fn a_change_survives_a_removal_on_the_other_side(kind: TreeKind) {
     for first in [0, 1] {
-        let pair = Pair::shared(kind).await;
+        let pair = shared(kind).await;
         pair.one.remove("a.txt");
         pair.two.write("a.txt", b"still needed");
-        pair.settle_after(first).await;
+        settle_after(&pair, first).await;
         assert_eq!(pair.one.at("a.txt").await.unwrap(), b"still needed");
     }
 }
 
 async fn a_change_survives_the_removal_of_its_folder(kind: TreeKind) {
     for first in [0, 1] {
-        let pair = Pair::shared(kind).await;
+        let pair = shared(kind).await;
         pair.one.create_folder("docs");
         pair.one.create("docs/b", b"old");
         pair.settle().await;
         pair.one.remove("docs");
         pair.two.write("docs/b", b"new");
-        pair.settle_after(first).await;
+        settle_after(&pair, first).await;
         assert_eq!(pair.one.at("docs/b").await.unwrap(), b"new");
     }
 }
 
 async fn a_removal_that_meets_no_change_stays(kind: TreeKind) {
-    let pair = Pair::shared(kind).await;
+    let pair = shared(kind).await;
     pair.one.remove("a.txt");
     pair.settle().await;
     assert!(pair.two.content().await.is_empty());
 }
 
 async fn folders_moved_into_each_other_are_separated(kind: TreeKind) {
-    let pair = Pair::shared(kind).await;
+    let pair = shared(kind).await;
     pair.one.create_folder("a");
     pair.one.create_folder("b");
     pair.settle().await;
@@ -203,7 +170,7 @@ async fn folders_moved_into_each_other_are_separated(kind: TreeKind) {
 }
 
 async fn a_hole_before_the_last_block_is_not_published(kind: TreeKind) {
-    let Pair { one, two, party: _party, .. } = Pair::shared(kind).await;
+    let Pair { one, two, party: _party, .. } = shared(kind).await;
     let LocalContent::File { blocksize, .. } = one.entry("a.txt").content else { panic!("a file") };
     let size = blocksize * 3 + 7;
     one.extend("a.txt", size);
@@ -218,7 +185,7 @@ async fn a_hole_before_the_last_block_is_not_published(kind: TreeKind) {
 }
 
 async fn attributes_changed_on_both_sides_are_both_kept(kind: TreeKind) {
-    let pair = Pair::shared(kind).await;
+    let pair = shared(kind).await;
     pair.one.set_mode("a.txt", 0o600);
     pair.two.set_mtime("a.txt", 5);
     pair.settle().await;
@@ -229,7 +196,7 @@ async fn attributes_changed_on_both_sides_are_both_kept(kind: TreeKind) {
 }
 
 async fn a_lost_answer_is_no_conflict(kind: TreeKind) {
-    let pair = Pair::shared(kind).await;
+    let pair = shared(kind).await;
     pair.one.write("a.txt", b"stored, but the answer got lost");
     let before = pair.one.snapshot();
     pair.one.sync().await;
@@ -257,7 +224,7 @@ async fn rotate_key(party: &Party, realm: RealmId) {
 }
 
 async fn a_new_key_is_taken_up(kind: TreeKind) {
-    let pair = Pair::shared(kind).await;
+    let pair = shared(kind).await;
     rotate_key(&pair.party, pair.realm).await;
     pair.one.write("a.txt", b"with the new key");
     pair.one.create("b", b"too");
@@ -268,7 +235,7 @@ async fn a_new_key_is_taken_up(kind: TreeKind) {
 }
 
 async fn a_clock_that_lags_does_not_stop_uploads(kind: TreeKind) {
-    let pair = Pair::shared(kind).await;
+    let pair = shared(kind).await;
     // The other device's clock is a day ahead, and what it signs is the latest.
     let Some(Manifest::File(mut file)) = pair.two.entry("a.txt").base else { panic!("a file") };
     let ahead = file.timestamp.as_micros() + 24 * 3600 * 1_000_000;
@@ -285,7 +252,7 @@ async fn a_clock_that_lags_does_not_stop_uploads(kind: TreeKind) {
 /// As a database does. Each block needs a fresh id, so ids tell how many are sent.
 #[tokio::test]
 async fn a_file_that_is_written_to_while_it_goes_up_sends_no_block_twice() {
-    let pair = Pair::new(TreeKind::Real, capabilities(true)).await;
+    let pair = Pair::new(2, TreeKind::Real, capabilities(true)).await;
     let (party, realm, one) = (pair.party, pair.realm, Arc::new(pair.one));
     let bytes: Vec<u8> = (0..8_u8).flat_map(|block| vec![block + 1; 512 << 10]).collect();
     one.create("database", &bytes);
@@ -322,7 +289,7 @@ async fn store(pair: &Pair, manifest: &Manifest) {
 }
 
 async fn a_block_that_got_lost_before_its_commit_is_put_again(kind: TreeKind) {
-    let pair = Pair::shared(kind).await;
+    let pair = shared(kind).await;
     pair.one.write("a.txt", b"its block gets lost");
     pair.party.server.lose_next_put();
     pair.settle().await;
@@ -330,7 +297,7 @@ async fn a_block_that_got_lost_before_its_commit_is_put_again(kind: TreeKind) {
 }
 
 async fn an_entry_too_large_for_the_storage_waits_alone(kind: TreeKind) {
-    let pair = Pair::new(kind, Capabilities { block_bytes_max: 4096, ..capabilities(true) }).await;
+    let pair = Pair::new(2, kind, Capabilities { block_bytes_max: 4096, ..capabilities(true) }).await;
     pair.one.create_folder("folder");
     pair.one.create("folder/small", b"fits");
     pair.one.sync().await;
@@ -355,7 +322,7 @@ async fn an_entry_too_large_for_the_storage_waits_alone(kind: TreeKind) {
 }
 
 async fn a_damaged_manifest_hurts_only_its_entry(kind: TreeKind) {
-    let pair = Pair::shared(kind).await;
+    let pair = shared(kind).await;
     pair.one.create("b", b"old");
     pair.settle().await;
     let id = pair.one.id("a.txt");
@@ -385,7 +352,7 @@ async fn readers_of_one_block_share_one_fetch() {
     use parsecfs_backends::layer::Call;
     use parsecfs_vfs::{organization::Organization, sync::RemoteBlocks, tree::BlockSource};
 
-    let pair = Pair::shared(TreeKind::Fake).await;
+    let pair = shared(TreeKind::Fake).await;
     let Some(Manifest::File(file)) = pair.one.entry("a.txt").base else { panic!("a file") };
     let device = pair.party.organization(0).device().clone();
     let record = Record::new(pair.party.storage(0));
