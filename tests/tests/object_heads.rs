@@ -24,6 +24,7 @@ use parsecfs_core::{
     storage::{CertificateCursor, CertificateStore, Error, ErrorKind, Result, Statement, VlobStore, WriteOutcome},
     time::Timestamp,
 };
+use parsecfs_crypto::SigningKey;
 use parsecfs_tests::objects::options;
 use tempfile::TempDir;
 
@@ -194,6 +195,25 @@ async fn two_histories_of_the_organization_are_found_out_by_its_bell_and_by_that
     shop.carry_over(&realm_log(), &shop.alice);
     let error = look(&*shop.session("fork", &shop.bob, "newest").await).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Rollback, "{error}");
+}
+
+/// Whoever has the key of a realm can seal an entry and name any device as its author, which did not sign it.
+#[tokio::test]
+async fn an_entry_that_its_author_did_not_sign_raises_no_alarm_whatever_it_quotes() {
+    let shop = Shop::open().await;
+    shop.fork();
+    let author = Author { device: shop.alice.device, key: &shop.alice.signing_key, timestamp: shop.world.tick() };
+    let alices = shop.session("store", &shop.alice, "alice").await;
+    alices.append(revoke_user(shop.carol.user, &author)).await.unwrap();
+    let forger = Identity { signing_key: SigningKey::generate(), ..shop.alice.copy() };
+    // The forger's own program takes it for stored.
+    shop.visit("store", &forger, "forger", 9).await;
+    shop.copy(&format!("store/r/{REALM}"), &format!("fork/r/{REALM}"));
+    let bobs = shop.session("fork", &shop.bob, "bob").await;
+    assert_eq!(look(&bobs).await.unwrap(), 0);
+    bobs.certificates(&CertificateCursor::default()).await.unwrap();
+    shop.write(&bobs, 1).await;
+    assert_eq!(look(&bobs).await.unwrap(), 1);
 }
 
 #[tokio::test]

@@ -314,8 +314,7 @@ impl Shared {
 
     /// Judges the next entry.
     pub(super) async fn step(&self, realm: RealmId, state: &mut RealmState, entry: &RawEntry) -> Result<()> {
-        let opened = realm::open(entry, &*self.options.keys)?;
-        let organization = self.quoted(&opened).await?;
+        let (opened, organization) = self.quoted(entry, realm::open(entry, &*self.options.keys)?).await?;
         state.certificates.apply(entry, &opened, &organization);
         if state.data_head.seq == entry.header.seq {
             self.step_data(realm, state, entry, &opened, &organization);
@@ -328,12 +327,26 @@ impl Shared {
         Ok(())
     }
 
-    pub(super) async fn quoted(&self, opened: &Opened) -> Result<Arc<Organization>> {
-        let head = match opened {
-            Opened::Body(_, body) => body.said.organization,
-            Opened::Sealed | Opened::Void => Head::EMPTY,
+    /// What an entry says, with the organization that it quotes. One that is not shown is an alarm, unless whoever has
+    /// the realm's key made up the entry: what the device that it names did not sign counts for nobody, whatever it
+    /// quotes. Of a device that is not known here nothing can be told, so that stays an alarm.
+    pub(super) async fn quoted(&self, entry: &RawEntry, opened: Opened) -> Result<(Opened, Arc<Organization>)> {
+        let Opened::Body(bytes, body) = &opened else {
+            return Ok((opened, self.organization_at(Head::EMPTY).await?));
         };
-        self.organization_at(head).await
+        let unseen_before = self.organization.lock().await.unseen;
+        match self.organization_at(body.said.organization).await {
+            Err(error) if error.kind() == ErrorKind::Rollback => {
+                let mut log = self.organization.lock().await;
+                let author = log.state.device_at(body.said.author, log.state.head.seq);
+                if author.is_none_or(|author| entry.verify(bytes, &author.verify_key).is_ok()) {
+                    return Err(error);
+                }
+                log.unseen = unseen_before;
+                Ok((Opened::Void, Arc::clone(&log.state)))
+            }
+            organization => organization.map(|organization| (opened, organization)),
+        }
     }
 
     /// Lets the second pass take an entry; `false` when its key is not there yet.
@@ -369,7 +382,7 @@ impl Shared {
             let until = state.head().seq;
             for entry in window.entries.iter().filter(|entry| entry.header.seq < until) {
                 let opened = realm::open(entry, &*self.options.keys)?;
-                let organization = self.quoted(&opened).await?;
+                let (opened, organization) = self.quoted(entry, opened).await?;
                 if !self.step_data(log.realm, state, entry, &opened, &organization) {
                     return Ok(());
                 }

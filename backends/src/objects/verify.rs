@@ -192,8 +192,7 @@ impl Shared {
         data: &mut Data,
         found: &mut Verified,
     ) -> Result<()> {
-        let opened = realm::open(entry, &*self.options.keys)?;
-        let organization = self.quoted(&opened).await?;
+        let (opened, organization) = self.quoted(entry, realm::open(entry, &*self.options.keys)?).await?;
         certificates.apply(entry, &opened, &organization);
         if data.seq == entry.header.seq {
             data.apply(entry, &opened, &Rules { certificates, organization: &organization });
