@@ -275,13 +275,16 @@ fn alive(pid: u32) -> bool {
     !stat.is_empty() && !stat.contains(") Z ")
 }
 
-fn signal(pid: u32, name: &str) {
+/// Sends a signal by its name without SIG.
+pub fn signal(pid: u32, name: &str) {
     // It may have ended by itself meanwhile.
     let _ = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).stderr(Stdio::null()).status();
 }
 
 impl Drop for CliHome {
     fn drop(&mut self) {
+        // A failed test may have left it stopped.
+        self.agent_pid().inspect(|&pid| signal(pid, "CONT"));
         let _ = self.command(&["umount", "--all", "--force"]).output();
         if let Some(pid) = self.agent_pid() {
             signal(pid, "TERM");

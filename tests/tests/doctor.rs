@@ -8,7 +8,7 @@ use parsecfs_core::{
     id::{DeviceId, RealmId},
     time::Timestamp,
 };
-use parsecfs_tests::cli::{CliHome, Said, can_mount, newest_entry};
+use parsecfs_tests::cli::{CliHome, Said, can_mount, newest_entry, signal};
 use parsecfs_vfs::{
     clock::{Clock, SystemClock},
     organization::{DeviceStore, Organization, OrganizationKeys, Unlock},
@@ -150,6 +150,33 @@ fn a_dead_mount_that_the_doctor_took_away_is_not_told_as_there() {
     assert!(!stale[0]["message"].as_str().expect("words").contains(&dir), "{said:?}");
     let table = fs::read_to_string("/proc/self/mountinfo").expect("it reads");
     assert!(!table.contains(&dir), "it is away");
+}
+
+/// `doctor` in a home of its own, and what it says of stale mounts.
+fn said_elsewhere() -> String {
+    let home = CliHome::new();
+    home.with_workspace("Elsewhere");
+    let said = home.run(&["doctor"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    findings(&said, "stale_mounts").remove(0).to_string()
+}
+
+#[test]
+fn a_mount_that_another_homes_killed_agent_left_is_a_warning_here() {
+    let Some((home, dir)) = CliHome::mounted() else { return };
+    home.kill_agent();
+    let said = said_elsewhere();
+    assert!(said.contains("\"warning\"") && said.contains(&dir), "{said}");
+}
+
+#[test]
+fn a_mount_whose_agent_hangs_does_not_hang_the_doctor_of_another_home() {
+    let Some((home, dir)) = CliHome::mounted() else { return };
+    let agent = home.agent_pid().expect("an agent runs");
+    signal(agent, "STOP");
+    let said = said_elsewhere();
+    signal(agent, "CONT");
+    assert!(said.contains("\"warning\"") && said.contains(&dir), "{said}");
 }
 
 #[test]

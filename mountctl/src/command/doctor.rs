@@ -1,6 +1,11 @@
 //! `doctor`: what is wrong on this machine, with the devices, and with the workspaces.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    path::Path,
+    sync::mpsc,
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use crate::{
     agent,
@@ -18,6 +23,9 @@ const KERNEL_MIN: (u32, u32) = (5, 4);
 
 /// 2024-01-01: a clock before it was never set, and every signature it makes would be refused.
 const CLOCK_MIN_S: u64 = 1_704_067_200;
+
+/// How long another home's mount may take to answer. A healthy one takes microseconds.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 pub(super) fn run(context: &Context, arguments: &Doctor) -> Result<()> {
     // Before an agent is started, which then begins anew.
@@ -97,24 +105,34 @@ fn fusermount() -> Finding {
     }
 }
 
+/// Those that a killed agent of this home left went when the agent was asked. What is left is of other homes, perhaps of
+/// other people: worth a word, but no illness of this one.
 fn stale_mounts(mounts: &[MountView]) -> Finding {
     let table = match mountpoint::mounted() {
         Ok(table) => table,
         Err(failure) => return failed("stale_mounts", Verdict::Skipped, failure),
     };
-    let dead: Vec<_> = table
+    let silent: Vec<_> = table
         .iter()
         .filter(|entry| entry.is_ours() && !mounts.iter().any(|mount| mount.mount == entry.dir))
-        .filter(|entry| mountpoint::is_dead(&entry.dir))
+        .filter(|entry| is_silent(&entry.dir))
         .map(|entry| entry.dir.display().to_string())
         .collect();
-    if dead.is_empty() {
+    if silent.is_empty() {
         return finding("stale_mounts", Verdict::Ok, "none");
     }
     Finding {
-        hint: Some("mounting again takes away those of this home; others: fusermount3 -uz DIR".into()),
-        ..finding("stale_mounts", Verdict::Problem, format!("nobody answers behind {}", dead.join(", ")))
+        hint: Some("mounting again in the home they belong to takes them away, or: fusermount3 -uz DIR".into()),
+        ..finding("stale_mounts", Verdict::Warning, format!("nobody answers behind {}", silent.join(", ")))
     }
+}
+
+/// Whether the process behind this mount is gone or hangs. The question to one that hangs may never return.
+fn is_silent(dir: &Path) -> bool {
+    let (answer, answered) = mpsc::channel();
+    let dir = dir.to_owned();
+    thread::spawn(move || answer.send(mountpoint::is_dead(&dir)));
+    answered.recv_timeout(ANSWER_MAX).unwrap_or(true)
 }
 
 fn clock() -> Finding {
