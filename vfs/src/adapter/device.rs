@@ -20,7 +20,7 @@ use std::{
 };
 
 use rustix::{
-    event::{EventfdFlags, PollFd, PollFlags, eventfd, poll},
+    event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
     io::Errno,
     mount::{MountFlags, UnmountFlags},
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags},
@@ -50,6 +50,26 @@ pub(super) struct Device {
     stop: OwnedFd,
 }
 
+/// How to wait for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// Spinning for a moment.
+    Awake,
+    /// Asleep at once.
+    Asleep,
+}
+
+/// What came of waiting for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Received {
+    /// One of so many bytes, which was there at once or not.
+    Request { length: usize, at_once: bool },
+    /// It is somebody else's turn.
+    Pause,
+    /// The mount is over, or another process goes on.
+    End,
+}
+
 /// How a mount shows itself.
 #[derive(Debug)]
 pub(super) struct Options<'a> {
@@ -70,7 +90,7 @@ impl Device {
     }
 
     /// One that only takes answers.
-    #[cfg(feature = "fuzzing")]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn over(file: File) -> io::Result<Self> {
         Self::new(file, Duration::ZERO)
     }
@@ -85,6 +105,11 @@ impl Device {
     fn new(file: File, spin: Duration) -> io::Result<Self> {
         let stop = eventfd(0, EventfdFlags::CLOEXEC)?;
         Ok(Self { file, spin, rests: AtomicU32::new(0), stopping: AtomicBool::new(false), stop })
+    }
+
+    /// Whether threads on several processors can answer.
+    pub(super) fn has_several_processors(&self) -> bool {
+        !self.spin.is_zero()
     }
 
     /// Another descriptor of the same mount: while one is open, the mount lives.
@@ -104,21 +129,34 @@ impl Device {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// Waits for the next request. `None` when the mount is over, or another process goes on.
-    pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    /// Whether a request waits for somebody to take it.
+    pub(super) fn is_asked(&self) -> bool {
+        let mut ready = [PollFd::new(&self.file, PollFlags::IN)];
+        poll(&mut ready, Some(&Timespec::default())).is_ok()
+            && ready.iter().any(|it| it.revents().contains(PollFlags::IN))
+    }
+
+    /// Waits for the next request, as long as `goes_on` says so.
+    pub(super) fn receive(&self, buffer: &mut [u8], wait: Wait, goes_on: impl Fn() -> bool) -> io::Result<Received> {
+        let spin = if wait == Wait::Awake { self.spin } else { Duration::ZERO };
         let mut since: Option<Instant> = None;
+        let mut at_once = true;
         loop {
             if self.is_stopping() {
-                return Ok(None);
+                return Ok(Received::End);
+            }
+            if !goes_on() {
+                return Ok(Received::Pause);
             }
             match rustix::io::read(&self.file, &mut *buffer) {
-                Ok(length) => return Ok(Some(length)),
-                Err(Errno::NODEV) => return Ok(None),
-                // Who asked does not wait any more, or a signal came.
-                Err(Errno::NOENT | Errno::INTR) => {}
+                Ok(length) => return Ok(Received::Request { length, at_once }),
+                Err(Errno::NODEV) => return Ok(Received::End),
+                // Who asked does not wait any more, or a signal came, or the kernel had no memory and refused it itself.
+                Err(Errno::NOENT | Errno::INTR | Errno::NOMEM) => {}
                 Err(Errno::AGAIN) => {
+                    at_once = false;
                     let spent = since.get_or_insert_with(Instant::now).elapsed();
-                    if self.rests.load(Ordering::Relaxed) == 0 && spent < self.spin {
+                    if self.rests.load(Ordering::Relaxed) == 0 && spent < spin {
                         // Who waits for this processor, perhaps for the answer just sent, goes first.
                         std::thread::yield_now();
                         if since.is_some_and(|since| since.elapsed() > spent + GIVEN_AWAY) {

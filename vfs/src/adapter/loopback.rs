@@ -54,7 +54,7 @@ impl Loopback {
     ///
     /// As the answer does: a defect is not caught here.
     pub fn ask(&mut self, request: &[u8]) -> io::Result<Vec<u8>> {
-        answer_request(&self.device, &self.fuse, request);
+        answer_request(&self.device, &self.fuse, &Request::decode(request));
         let awaited = match Request::decode(request) {
             Ok(request) => !matches!(request.operation, Operation::Forget { .. } | Operation::BatchForget(_)),
             Err(malformed) => malformed.unique.is_some(),

@@ -11,4 +11,5 @@ mod reply;
 mod request;
 mod seek;
 pub(crate) mod session;
+mod turns;
 mod wire;

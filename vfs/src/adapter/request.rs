@@ -15,6 +15,8 @@ pub(super) struct Request<'a> {
     pub(super) ino: u64,
     pub(super) uid: u32,
     pub(super) gid: u32,
+    /// The thread that asks, 0 for the kernel itself.
+    pub(super) program: u32,
     pub(super) operation: Operation<'a>,
 }
 
@@ -138,6 +140,15 @@ impl<'a> Request<'a> {
         self.unique & RESENT != 0
     }
 
+    /// Whether it moves no more than so many bytes of content.
+    pub(super) fn is_within(&self, bytes: usize) -> bool {
+        match self.operation {
+            Operation::Read { size, .. } => usize::try_from(size).is_ok_and(|size| size <= bytes),
+            Operation::Write { data, .. } => data.len() <= bytes,
+            _ => true,
+        }
+    }
+
     /// Decodes what was read from the device.
     pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let (header, body) = InHeader::read_from_prefix(bytes).map_err(|_| Malformed { unique: None })?;
@@ -146,7 +157,8 @@ impl<'a> Request<'a> {
         let body = body.filter(|_| header.extensions == 0);
         let operation = body.and_then(|body| Operation::decode(header.opcode, Body(body)));
         let operation = operation.ok_or(Malformed { unique: Some(header.unique) })?;
-        Ok(Self { unique: header.unique, ino: header.nodeid, uid: header.uid, gid: header.gid, operation })
+        let InHeader { unique, nodeid: ino, uid, gid, pid: program, .. } = header;
+        Ok(Self { unique, ino, uid, gid, program, operation })
     }
 }
 

@@ -10,10 +10,11 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    device::Device,
+    device::{Device, Received, Wait},
     fuse::Fuse,
     reply::Reply,
     request::{Malformed, Operation, Request},
+    turns::{Beside, Turn, Turns},
     wire::{InitIn, InitOut, MAJOR, MINOR, MINOR_MIN, NOTIFY_RESEND, capability},
 };
 use crate::store::on_behalf_of;
@@ -24,7 +25,7 @@ pub(super) const REQUEST_BYTES: u32 = 1 << 20;
 const HEAD_BYTES: usize = 4096;
 /// Requests that the kernel keeps in flight by itself (read-ahead and write-back).
 const BACKGROUND_REQUESTS: u16 = 64;
-/// Threads that take requests: at least two, so that one may wait for a device flush.
+/// Threads that take requests by turns: at least two, so that one may wait for a device flush.
 const THREADS: std::ops::RangeInclusive<usize> = 2..=4;
 /// All that is asked of the kernel; what an older one lacks is done without.
 const CAPABILITIES: u32 = capability::ASYNC_READ
@@ -61,7 +62,9 @@ pub struct Agreed {
 pub(super) fn agree(device: &Arc<Device>) -> io::Result<Agreed> {
     let mut buffer = request_buffer();
     loop {
-        let Some(length) = device.receive(&mut buffer)? else { return Err(Errno::NODEV.into()) };
+        let Received::Request { length, .. } = device.receive(&mut buffer, Wait::Awake, || true)? else {
+            return Err(Errno::NODEV.into());
+        };
         let (unique, init) = match Request::decode(&buffer[..length]) {
             Ok(Request { unique, operation: Operation::Init(init), .. }) => (unique, init),
             _ => return Err(io::Error::other("the kernel began with something else than INIT")),
@@ -107,11 +110,17 @@ fn agreed(init: &InitIn) -> InitOut {
 /// Answers requests until the mount is over.
 pub(super) fn serve(device: &Arc<Device>, fuse: &Fuse) -> io::Result<()> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).clamp(*THREADS.start(), *THREADS.end());
+    let turns = Turns::new();
+    let server = Server { device, fuse, turns: &turns };
     std::thread::scope(|scope| {
-        let mut running = Vec::with_capacity(threads);
+        let mut running = Vec::with_capacity(threads + 1);
         for number in 0..threads {
             let thread = std::thread::Builder::new().name(format!("parsecfs-fuse-{number}"));
-            running.push(thread.spawn_scoped(scope, || answer_requests(device, fuse))?);
+            running.push(thread.spawn_scoped(scope, || server.until_over(|| server.one_of_several()))?);
+        }
+        if device.has_several_processors() {
+            let thread = std::thread::Builder::new().name("parsecfs-beside".into());
+            running.push(thread.spawn_scoped(scope, || server.until_over(|| server.beside()))?);
         }
         let outcomes = running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(Errno::IO.into())));
         // All are waited for, whatever the first says.
@@ -119,28 +128,80 @@ pub(super) fn serve(device: &Arc<Device>, fuse: &Fuse) -> io::Result<()> {
     })
 }
 
-fn answer_requests(device: &Arc<Device>, fuse: &Fuse) -> io::Result<()> {
-    let mut buffer = request_buffer();
-    while let Some(length) = device.receive(&mut buffer)? {
-        // A defect in one answer is the end of that request (its reply says EIO), not of the mount.
-        if catch_unwind(AssertUnwindSafe(|| answer_request(device, fuse, &buffer[..length]))).is_err() {
+/// What the threads share that answer.
+#[derive(Clone, Copy)]
+struct Server<'a> {
+    device: &'a Arc<Device>,
+    fuse: &'a Fuse,
+    turns: &'a Turns,
+}
+
+impl Server<'_> {
+    /// Nobody waits for a turn after a thread has ended.
+    fn until_over(&self, work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let outcome = work();
+        self.turns.end();
+        outcome
+    }
+
+    fn one_of_several(&self) -> io::Result<()> {
+        let mut buffer = request_buffer();
+        while self.turns.wait_for_several(self.device) {
+            match self.device.receive(&mut buffer, Wait::Awake, || self.turns.is(Turn::Several))? {
+                Received::Request { length, .. } => {
+                    let request = Request::decode(&buffer[..length]);
+                    if let Ok(request) = &request {
+                        self.turns.note(request);
+                    }
+                    self.answer(&request);
+                }
+                Received::Pause => {}
+                Received::End => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn beside(&self) -> io::Result<()> {
+        let Some(mut beside) = Beside::new(self.turns) else {
+            self.turns.wait_for_end();
+            return Ok(());
+        };
+        let mut buffer = request_buffer();
+        while beside.wait() {
+            loop {
+                match self.device.receive(&mut buffer, Wait::Asleep, || self.turns.is(Turn::Beside))? {
+                    Received::Request { length, at_once } => {
+                        let request = Request::decode(&buffer[..length]);
+                        beside.answer(request.as_ref().ok(), at_once, || self.answer(&request));
+                    }
+                    Received::Pause => break,
+                    Received::End => return Ok(()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A defect in one answer is the end of that request (its reply says EIO), not of the mount.
+    fn answer(&self, request: &Result<Request<'_>, Malformed>) {
+        if catch_unwind(AssertUnwindSafe(|| answer_request(self.device, self.fuse, request))).is_err() {
             tracing::error!("a request ended in a defect");
-            fuse.count_defect();
+            self.fuse.count_defect();
         }
     }
-    Ok(())
 }
 
 /// Answers what was read from the device.
-pub(super) fn answer_request(device: &Arc<Device>, fuse: &Fuse, bytes: &[u8]) {
-    match Request::decode(bytes) {
+pub(super) fn answer_request(device: &Arc<Device>, fuse: &Fuse, request: &Result<Request<'_>, Malformed>) {
+    match request {
         Ok(request) => {
             let reply = Reply::new(device, request.unique);
-            on_behalf_of(request.number(), || fuse.answer(&request, reply));
+            on_behalf_of(request.number(), || fuse.answer(request, reply));
         }
         Err(Malformed { unique }) => {
-            tracing::error!(length = bytes.len(), "the kernel sent something that is no request");
-            if let Some(unique) = unique {
+            tracing::error!("the kernel sent something that is no request");
+            if let Some(unique) = *unique {
                 Reply::new(device, unique).error(Errno::INVAL);
             }
         }

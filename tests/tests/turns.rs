@@ -1,0 +1,77 @@
+//! Whose turn it is to answer, in a real kernel: one thread beside the program, or several.
+
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use parsecfs_tests::{cli::CliHome, survival::until};
+
+/// What `/proc` says in this file of the thread beside the program.
+fn of_thread(home: &CliHome, file: &str) -> String {
+    let tasks = Path::new("/proc").join(home.agent_pid().expect("an agent runs").to_string()).join("task");
+    let mut tasks =
+        fs::read_dir(tasks).expect("a process lists its threads").map(|task| task.expect("it reads").path());
+    let is_it =
+        |task: &std::path::PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|name| name == "parsecfs-beside\n");
+    fs::read_to_string(tasks.find(is_it).expect("the thread is there").join(file)).expect("it reads")
+}
+
+/// How often it got a processor.
+fn times_run(home: &CliHome) -> u64 {
+    let times = of_thread(home, "schedstat");
+    times.split_whitespace().nth(2).and_then(|times| times.parse().ok()).expect("a number")
+}
+
+fn work(dir: &Path, rounds: u32) {
+    for round in 0..rounds {
+        let (a, b) = (dir.join(format!("a{round}")), dir.join(format!("b{round}")));
+        fs::write(&a, round.to_string()).expect("it is written");
+        fs::rename(&a, &b).expect("it moves");
+        assert_eq!(fs::read_to_string(&b).expect("it reads"), round.to_string());
+        fs::remove_file(&b).expect("it goes");
+    }
+}
+
+#[test]
+fn a_program_that_asks_one_thing_after_the_other_is_answered_from_beside() {
+    let Some((home, dir)) = CliHome::mounted() else { return };
+    if std::thread::available_parallelism().is_ok_and(|processors| processors.get() < 2) {
+        eprintln!("SKIP: with one processor all is beside the program");
+        return;
+    }
+    // SCHED_IDLE, the 41st field.
+    assert_eq!(of_thread(&home, "stat").rsplit(' ').nth(11), Some("5"), "{}", of_thread(&home, "stat"));
+    let before = times_run(&home);
+    until("the thread beside the program answers", || {
+        work(Path::new(&dir), 50);
+        times_run(&home) > before + 500
+    });
+}
+
+#[test]
+fn where_others_want_every_processor_requests_are_answered_all_the_same() {
+    let Some((_home, dir)) = CliHome::mounted() else { return };
+    let enough = AtomicBool::new(false);
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..2 * processors {
+            scope.spawn(|| {
+                while !enough.load(Ordering::Relaxed) {
+                    std::hint::spin_loop()
+                }
+            });
+        }
+        let workers: Vec<_> = (0..2)
+            .map(|number| {
+                let folder = Path::new(&dir).join(format!("worker{number}"));
+                fs::create_dir(&folder).expect("a folder is made");
+                scope.spawn(move || work(&folder, 300))
+            })
+            .collect();
+        let outcomes: Vec<_> = workers.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+        enough.store(true, Ordering::Relaxed);
+        assert!(outcomes.iter().all(Result::is_ok));
+    });
+}
