@@ -8,20 +8,21 @@ use std::{
 
 use parsecfs_tests::{cli::CliHome, survival::until};
 
-/// What `/proc` says in this file of the thread beside the program.
-fn of_thread(home: &CliHome, file: &str) -> String {
+/// The fields that `/proc` has in this file for the thread beside the program, once it is there: a thread gives itself its
+/// name when it begins.
+fn of_thread(home: &CliHome, file: &str) -> Option<Vec<String>> {
     let tasks = Path::new("/proc").join(home.agent_pid().expect("an agent runs").to_string()).join("task");
     let mut tasks =
         fs::read_dir(tasks).expect("a process lists its threads").map(|task| task.expect("it reads").path());
     let is_it =
         |task: &std::path::PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|name| name == "parsecfs-beside\n");
-    fs::read_to_string(tasks.find(is_it).expect("the thread is there").join(file)).expect("it reads")
+    let fields = fs::read_to_string(tasks.find(is_it)?.join(file)).expect("it reads");
+    Some(fields.split_whitespace().map(str::to_owned).collect())
 }
 
 /// How often it got a processor.
 fn times_run(home: &CliHome) -> u64 {
-    let times = of_thread(home, "schedstat");
-    times.split_whitespace().nth(2).and_then(|times| times.parse().ok()).expect("a number")
+    of_thread(home, "schedstat").and_then(|fields| fields[2].parse().ok()).expect("it is there")
 }
 
 fn work(dir: &Path, rounds: u32) {
@@ -42,7 +43,7 @@ fn a_program_that_asks_one_thing_after_the_other_is_answered_from_beside() {
         return;
     }
     // SCHED_IDLE, the 41st field.
-    assert_eq!(of_thread(&home, "stat").rsplit(' ').nth(11), Some("5"), "{}", of_thread(&home, "stat"));
+    until("the thread has its policy", || of_thread(&home, "stat").is_some_and(|fields| fields[40] == "5"));
     let before = times_run(&home);
     until("the thread beside the program answers", || {
         work(Path::new(&dir), 50);
