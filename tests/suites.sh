@@ -198,6 +198,7 @@ run_dbench() {
     dbench -D "$mount/dbench" -t "$DBENCH_SECONDS" "$DBENCH_CLIENTS" >"$work/dbench.log" 2>&1 || outcome=FAILED
     grep -q '^Throughput' "$work/dbench.log" && ! grep -qiE 'error|failed|denied' "$work/dbench.log" || outcome=FAILED
     verdict dbench "clients_$DBENCH_CLIENTS" "$outcome"
+    [ "$outcome" = ok ] || grep -iE 'error|failed|denied' "$work/dbench.log" || tail -n 5 "$work/dbench.log"
     grep '^Throughput' "$work/dbench.log" || true
 }
 
